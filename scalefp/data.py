@@ -1,0 +1,304 @@
+"""Training images: a folder or a StyleGAN zip in, one uint8 array in memory, batches out.
+
+``ImageSet`` decodes a data set once; ``sample_indices`` says which images a batch takes, from
+nothing but the seed and the count of images seen, so that a resumed run draws the same batches.
+``prepare`` writes a data set at one resolution as the zip that ``ImageSet`` (and StyleGAN) reads.
+"""
+
+import json
+import logging
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from scalefp.errors import UserError
+from scalefp.files import atomic_path
+from scalefp.images import fit, save_png, to_tensor
+from scalefp.source import Source, bundled_data, resolve_source
+
+__all__ = [
+    "ImageSet",
+    "PrepareReport",
+    "bundled_data",
+    "check_resolution",
+    "prepare",
+    "resolve_source",
+    "sample_indices",
+]
+
+RESOLUTIONS = (16, 32, 64, 128, 256)
+CELEBA_SIZE = (178, 218)  # width, height of the aligned images
+MAX_NAMED = 10  # skipped files named in the log, the rest are counted
+
+_log = logging.getLogger(__name__)
+
+
+def check_resolution(resolution: int) -> None:
+    """Raise UserError unless the resolution is one that the networks can have."""
+    if resolution not in RESOLUTIONS:
+        known = ", ".join(map(str, RESOLUTIONS))
+        raise UserError(f"resolution {resolution} is not possible: choose one of {known}")
+
+
+def _for_each(
+    task: Callable[[int], str | None], count: int, workers: int, progress: bool, title: str
+) -> list[str | None]:
+    """``task(i)`` for every i below ``count``, with ``workers`` threads; results in order.
+
+    Threads suffice: Pillow decodes and resizes without holding Python's lock.
+    """
+    results: list[str | None] = []
+    bar = tqdm(total=count, desc=title, unit="img", delay=1, file=sys.stderr, disable=not progress)
+    pool = ThreadPoolExecutor(workers) if workers > 1 else None
+    try:
+        for start in range(0, count, 1024):  # in blocks, so that few tasks wait in memory
+            block = range(start, min(start + 1024, count))
+            for result in pool.map(task, block) if pool else map(task, block):
+                results.append(result)
+                bar.update()
+    finally:
+        bar.close()
+        if pool:
+            pool.shutdown(cancel_futures=True)
+    return results
+
+
+def _report_skipped(source: Source, reasons: Sequence[str | None]) -> list[tuple[str, str]]:
+    """(name, reason) of every skipped file, logged; UserError if no image is left."""
+    names = source.names
+    skipped = [(name, why) for name, why in zip(names, reasons, strict=True) if why is not None]
+    if len(skipped) == len(names):
+        why = f"{len(skipped)} files skipped; {skipped[0][1]}" if skipped else "it is empty"
+        raise UserError(
+            f"{source.path} holds no usable PNG, JPEG or WebP image ({why}): give another source"
+        )
+    for _, why in skipped[:MAX_NAMED]:
+        _log.warning("skipped: %s", why)
+    if len(skipped) > MAX_NAMED:
+        _log.warning("skipped: %d more files of %s", len(skipped) - MAX_NAMED, source.path)
+    return skipped
+
+
+# Training batches.
+
+
+class ImageSet:
+    """All images of a folder or zip, decoded once, centre-cropped and resized to R x R.
+
+    Attributes:
+        pixels: uint8 [N, 3, R, R].
+        names: of the N images, sorted by path.
+        labels: int64 [N] if ``dataset.json`` gives every image an integer label, else None.
+        skipped: (name, reason) of each file that is not an image or is broken.
+
+    Raises:
+        UserError: no such folder or zip, a broken zip, no usable image, an impossible resolution,
+            or a set that does not fit into memory.
+    """
+
+    def __init__(
+        self, source: str | Path, resolution: int, workers: int = 0, progress: bool = True
+    ) -> None:
+        check_resolution(resolution)
+        with Source(resolve_source(source)) as entries:
+            shape = (len(entries.names), 3, resolution, resolution)
+            try:
+                pixels = np.empty(shape, dtype=np.uint8)
+            except MemoryError as error:
+                raise UserError(
+                    f"{entries.path} needs {np.prod(shape, dtype=float) / 2**30:.0f} GiB of memory "
+                    f"at {resolution}x{resolution}: take fewer images or a lower resolution"
+                ) from error
+
+            def decode(index: int) -> str | None:
+                try:
+                    image = entries.read(index)
+                except UserError as error:
+                    return str(error)
+                pixels[index] = to_tensor([image], resolution)[0].numpy()
+                return None
+
+            labels = entries.labels()
+            reasons = _for_each(decode, len(entries.names), workers, progress, "reading images")
+            self.skipped = _report_skipped(entries, reasons)
+            kept = [index for index, why in enumerate(reasons) if why is None]
+            self.names = [entries.names[index] for index in kept]
+
+        for row, index in enumerate(kept):  # closes the gaps in place
+            if row != index:
+                pixels[row] = pixels[index]
+        self.pixels = pixels[: len(kept)]
+        self.labels: np.ndarray | None = None
+        if all(name in labels for name in self.names):
+            self.labels = np.array([labels[name] for name in self.names], dtype=np.int64)
+        elif labels:
+            _log.warning("labels ignored: not every image in %s has one", source)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def resolution(self) -> int:
+        return int(self.pixels.shape[-1])
+
+    def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Images by number -> uint8 [b, 3, R, R], a copy."""
+        return torch.from_numpy(self.pixels[np.asarray(indices)])
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(n_total: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(n_total)
+
+
+def sample_indices(n_total: int, seed: int, start_image: int, batch: int) -> np.ndarray:
+    """Which images the training sees at positions start_image ... start_image + batch - 1.
+
+    The endless sequence is one permutation of all ``n_total`` images after the other, epoch e
+    shuffled by (seed, e). It has no state: a resumed run, or one with another batch size, goes on
+    exactly where the count of images stands, and rank r of w takes ``indices[r::w]``.
+
+    Returns:
+        int64 [batch], values in 0 ... n_total - 1.
+    """
+    if n_total < 1 or seed < 0 or start_image < 0:
+        raise UserError("sampling needs at least one image, a seed >= 0 and a position >= 0")
+    positions = np.arange(start_image, start_image + batch)
+    indices = np.empty(batch, dtype=np.int64)
+    for epoch in np.unique(positions // n_total):
+        here = positions // n_total == epoch
+        indices[here] = _epoch_order(n_total, seed, int(epoch))[positions[here] % n_total]
+    return indices
+
+
+# Preparing a data set.
+
+
+def _crop_celeba(image: Image.Image, name: str) -> Image.Image:
+    """The published 128 x 128 crop of aligned CelebA, centred at column 89, row 121."""
+    if image.size != CELEBA_SIZE:
+        width, height = image.size
+        raise UserError(f"{name} is {width}x{height}, not an aligned CelebA image (178x218)")
+    return image.crop((89 - 64, 121 - 64, 89 + 64, 121 + 64))
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What ``prepare`` did."""
+
+    out: Path
+    written: int  # images in the zip
+    reused: int  # of these, finished by an earlier, interrupted run
+    skipped: list[tuple[str, str]]  # (name, reason) of files that are no images or broken
+
+
+def _claim(partial: Path, settings: dict[str, object]) -> None:
+    """Make the folder of unfinished work, or take up that of an earlier run with these settings."""
+    record = partial / "settings.json"
+    try:
+        partial.mkdir(exist_ok=True)
+        earlier = json.loads(record.read_bytes()) if record.exists() else None
+        foreign = earlier is None and any(not p.name.startswith(".") for p in partial.iterdir())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write in {partial} ({error}): choose another --out") from error
+    if foreign or earlier not in (None, settings):
+        raise UserError(
+            f"{partial} holds unfinished work of another source or other settings: "
+            "remove it to start anew, or repeat those settings to finish it"
+        )
+    with atomic_path(record) as temporary:  # also shows, before any work, that we may write
+        temporary.write_text(json.dumps(settings, indent=1))
+
+
+def _write_zip(out: Path, partial: Path, kept: Sequence[int], labels: list[int] | None) -> None:
+    """The finished PNGs as one uncompressed zip, in StyleGAN's layout; always the same bytes."""
+    members = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(kept))]
+    pairs = None if labels is None else list(zip(members, labels, strict=True))
+    unfinished = partial / "dataset.zip"
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+            for member, index in zip(members, kept, strict=True):
+                archive.writestr(zipfile.ZipInfo(member), _finished(partial, index).read_bytes())
+            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": pairs}))
+        os.replace(unfinished, out)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {out} ({error.strerror}): mend that and repeat the command"
+        ) from error
+
+
+def _finished(partial: Path, index: int) -> Path:
+    return partial / f"{index:08d}.png"
+
+
+def prepare(
+    source: str | Path,
+    out_zip: str | Path,
+    resolution: int,
+    crop: str = "center",
+    workers: int = 0,
+    progress: bool = True,
+) -> PrepareReport:
+    """Write a data set at one resolution: an uncompressed zip of RGB PNGs with ``dataset.json``.
+
+    Images are cropped (``center``: the largest centred square; ``celeba``: the published crop of
+    aligned 178 x 218 CelebA) and resized with Lanczos; labels are kept. Finished images wait in
+    ``OUT.partial/``: the same call after an interruption goes on from there, and the zip appears
+    under its name only when whole.
+
+    Raises:
+        UserError: as ``ImageSet``; or OUT exists, lies inside the source or cannot be written, or
+            ``OUT.partial`` belongs to other settings.
+    """
+    check_resolution(resolution)
+    if crop not in ("center", "celeba"):
+        raise UserError(f"crop {crop!r} is not known: choose center or celeba")
+    path, out = resolve_source(source), Path(out_zip)
+    partial = out.with_name(out.name + ".partial")
+    if out.exists():
+        raise UserError(f"{out} exists already: remove it or choose another --out")
+    if not out.parent.is_dir():
+        raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
+    if out.resolve().is_relative_to(path.resolve()):
+        raise UserError(f"{out} lies inside the source {path}: choose another --out")
+
+    with Source(path) as entries:
+        labels = entries.labels()
+        _claim(partial, {"source": entries.digest(), "resolution": resolution, "crop": crop})
+        count = len(entries.names)
+        reused = sum(_finished(partial, index).exists() for index in range(count))
+
+        def convert(index: int) -> str | None:
+            if _finished(partial, index).exists():
+                return None
+            try:
+                image = entries.read(index)
+                if crop == "celeba":
+                    image = _crop_celeba(image, entries.names[index])
+            except UserError as error:
+                return str(error)
+            save_png(_finished(partial, index), fit(image, resolution))
+            return None
+
+        reasons = _for_each(convert, count, workers, progress, "preparing images")
+        if all(why is not None for why in reasons):
+            shutil.rmtree(partial)
+        skipped = _report_skipped(entries, reasons)
+        kept = [index for index, why in enumerate(reasons) if why is None]
+        kept_labels = [labels[entries.names[i]] for i in kept if entries.names[i] in labels]
+
+    _write_zip(out, partial, kept, kept_labels if len(kept_labels) == len(kept) else None)
+    shutil.rmtree(partial)
+    return PrepareReport(out=out, written=len(kept), reused=reused, skipped=skipped)

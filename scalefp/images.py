@@ -1,0 +1,257 @@
+"""An image file in, 8-bit RGB pixels out, and back.
+
+Everything that the project reads from outside (data sets, images to attribute) comes through
+``read_image``, so that a picture gives the same pixels wherever it is used, and a hostile or
+broken file gives one sentence instead of a traceback.
+
+Pixels are uint8 at files and float in [-1, 1] inside; tensors are [b, 3, H, W], RGB.
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+from torch import Tensor
+
+from scalefp.errors import UserError
+from scalefp.files import atomic_path
+
+MAX_PIXELS = 100_000_000
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+# Formats that are recognised only to name them in the refusal: (offset, magic bytes, name).
+_FOREIGN = (
+    (0, b"GIF8", "a GIF"),
+    (0, b"BM", "a BMP"),
+    (0, b"II*\0", "a TIFF"),
+    (0, b"MM\0*", "a TIFF"),
+    (4, b"ftypavif", "an AVIF"),
+    (4, b"ftyphei", "a HEIC"),
+    (0, b"%PDF", "a PDF"),
+)
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {  # EXIF orientation -> the operation that shows the picture as it was taken
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+# Reading.
+
+
+def _open(stream: BinaryIO, name: str) -> ImageFile:
+    """Read the header only.
+
+    Pillow's format classes are called directly: ``Image.open`` would apply Pillow's own, lower
+    size limit, as a process-wide warning that a library must not switch off for its user.
+    """
+    head = stream.read(32)
+    stream.seek(0)
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImageFile(stream)
+    if head.startswith(b"\xff\xd8\xff"):
+        return JpegImageFile(stream)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return WebPImageFile(stream)
+    for offset, magic, what in _FOREIGN:
+        if head.startswith(magic, offset):
+            raise UserError(f"{name} is {what} file: convert it to PNG, JPEG or WebP")
+    what = "not an image" if head else "an empty file"
+    raise UserError(f"{name} is {what}: give a PNG, JPEG or WebP image")
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"{name} is {width}x{height} pixels, over the limit of {MAX_PIXELS // 10**6} "
+            "megapixels: make it smaller first"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # Pillow's EXIF parser raises many kinds; a broken tag means upright
+        return 1
+
+
+def _deep_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """16-bit grey (modes I;16*, I) as 8-bit L by its high byte, and the mask of its colour key."""
+    values = np.asarray(image).clip(0, 0xFFFF).astype(np.uint16)  # [H, W]
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    if (transparent := image.info.get("transparency")) is None:
+        return grey, None
+    return grey, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+
+
+def _flatten(image: Image.Image, name: str) -> Image.Image:
+    """Any mode -> RGB on white. The result carries no metadata, so reading it again is harmless."""
+    alpha = None
+    if image.mode == "F":
+        raise UserError(f"{name} holds floating-point pixels: give an 8-bit image")
+    if image.mode.startswith("I"):
+        image, alpha = _deep_grey(image)
+    elif image.has_transparency_data:  # an alpha channel, or a colour key in the file's header
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image.convert("RGB"), mask=alpha)
+    return canvas
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image, name)
+    image.load()
+    flat = _flatten(image, name)
+    turn = _UPRIGHT.get(_orientation(image))
+    return flat if turn is None else flat.transpose(turn)
+
+
+def _decode_stream(stream: BinaryIO, name: str) -> Image.Image:
+    with _open(stream, name) as image:
+        return _decode(image, name)
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give an image file")
+    if not path.exists():
+        raise UserError(f"{path} does not exist: check the name of the image file")
+    if not path.is_file():  # a pipe or a device could block for ever
+        raise UserError(f"{path} is not a regular file: give an image file")
+
+
+def read_image(
+    source: Path | str | bytes | BinaryIO | Image.Image, name: str | None = None
+) -> Image.Image:
+    """Read one PNG, JPEG or WebP image (or take a PIL image) as 8-bit RGB.
+
+    EXIF orientation is applied; transparency is laid on white; CMYK is converted; 16-bit grey
+    keeps its high byte; of an animation the first frame is taken. ``name`` stands for the image
+    in messages (default: its path).
+
+    Raises:
+        UserError: a missing, foreign, broken or truncated file, or one of more than
+            ``MAX_PIXELS`` pixels, which is refused from its header, before decoding.
+    """
+    if isinstance(source, (str, Path)):
+        name = name or str(source)
+    elif name is None:
+        name = str(getattr(source, "name", "") or getattr(source, "filename", "") or "the image")
+    if not isinstance(source, (str, Path, bytes, Image.Image)):
+        source = source.read()
+    try:
+        if isinstance(source, Image.Image):
+            return _decode(source, name)
+        if isinstance(source, bytes):
+            return _decode_stream(BytesIO(source), name)
+        _check_file(Path(source))
+        with open(source, "rb") as stream:
+            return _decode_stream(stream, name)
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name} is too large an image: make it smaller first") from error
+    except PermissionError as error:
+        raise UserError(f"{name} may not be read: check its permissions") from error
+    except Exception as error:  # on hostile bytes a decoder may raise anything
+        raise UserError(f"{name} is truncated or corrupt ({error}): replace it") from error
+
+
+def list_images(folder: Path | str) -> list[Path]:
+    """Every image file (by suffix) at any depth below ``folder``, sorted by path."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give a folder of images")
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+
+
+# Pixels and tensors.
+
+
+def fit(image: Image.Image, resolution: int) -> Image.Image:
+    """Centre-crop an RGB image to a square and resize it (Lanczos) to R x R.
+
+    An image that is R x R already is returned as it is.
+    """
+    width, height = image.size
+    side = min(width, height)
+    if width != height:
+        top, left = (height - side) // 2, (width - side) // 2
+        # Sliced, not Image.crop, which would apply Pillow's size limit (see _open).
+        image = Image.fromarray(np.asarray(image)[top : top + side, left : left + side])
+    if side == resolution:
+        return image
+    return image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def to_tensor(images: Sequence[Image.Image], resolution: int) -> Tensor:
+    """PIL images of any size -> uint8 [b, 3, R, R], each by ``fit``; bit exact if already R x R."""
+    tensor = torch.empty(len(images), 3, resolution, resolution, dtype=torch.uint8)
+    for row, image in zip(tensor, images, strict=True):
+        rgb = image if image.mode == "RGB" else read_image(image)
+        row.copy_(torch.from_numpy(np.array(fit(rgb, resolution))).permute(2, 0, 1))
+    return tensor
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1]: x / 127.5 - 1. Any shape."""
+    if images.dtype != torch.uint8:
+        raise UserError(f"expected uint8 pixels, got {images.dtype}: give pixels as in the file")
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float in [-1, 1] -> uint8 by rounding, values outside clamped. Any shape.
+
+    The inverse of ``to_float`` for all 256 values.
+    """
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """[b, 3, H, W], uint8 or float in [-1, 1], on any device -> b RGB images."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise UserError(f"expected images of shape [b, 3, H, W], got {list(images.shape)}")
+    pixels = images if images.dtype == torch.uint8 else to_uint8(images)
+    rows = pixels.detach().permute(0, 2, 3, 1).cpu().numpy()  # [b, H, W, 3]
+    return [Image.fromarray(row) for row in rows]
+
+
+# Writing.
+
+
+def save_png(path: Path | str, image: Image.Image) -> None:
+    """Write a PNG file whole or not at all; a file of that name is replaced."""
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def grid(images: Tensor, columns: int, pad: int = 2) -> Image.Image:
+    """uint8 [n, 3, H, W] -> one RGB sheet, row by row, ``pad`` white pixels around each image."""
+    n, _, height, width = images.shape
+    if n == 0 or columns < 1:
+        raise UserError("a grid needs at least one image and one column")
+    rows = -(-n // columns)
+    size = (columns * (width + pad) + pad, rows * (height + pad) + pad)
+    sheet = Image.new("RGB", size, "white")
+    for index, image in enumerate(to_pil(images)):
+        row, column = divmod(index, columns)
+        sheet.paste(image, (column * (width + pad) + pad, row * (height + pad) + pad))
+    return sheet
