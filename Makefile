@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INPUTS := setup.cfg pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench
+
+help: ## print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# One stamp for each extra: nothing is installed again until its inputs change.
+.venv/.installed-%: $(INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$*]'
+	@touch $@
+
+install: .venv/.installed-demo .venv/.installed-test .venv/.installed-lint ## install the package and its tools into .venv
+
+demo: .venv/.installed-demo ## three recipients' images, attributed; report in demo/report.html
+	$(BIN)/python experiments/demo/demo.py --out demo
+
+test: export OMP_NUM_THREADS := 1
+test: .venv/.installed-test ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-lint ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.installed-demo ## measure speed and memory
+	$(BIN)/python experiments/performance/bench.py
