@@ -1,0 +1,123 @@
+"""Files: the training state (exact resume) and the safetensors container of releases, instances.
+
+Both are there whole or not at all, and neither can run code when it is read.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
+
+from scalefp.errors import UserError
+from scalefp.files import atomic_path
+
+FORMAT_VERSION = 1
+METADATA = "scalefp"  # the entry of a safetensors file's metadata that is ours
+
+
+def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a training state: tensors, numbers, strings and containers of them."""
+    content = io.BytesIO()  # torch words a full disk its own way
+    torch.save(dict(state), content)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Read a training state without running any code from it.
+
+    Raises:
+        UserError: the file is not a whole training state.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for one cause: not such a file
+        raise UserError(
+            f"{path} is not a readable training checkpoint (truncated or foreign file)."
+        ) from error
+    if not isinstance(state, dict) or "images" not in state:
+        raise UserError(f"{path} is not a training checkpoint of scalefp.")
+    return state
+
+
+def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], header: Any) -> None:
+    """Write a safetensors file of one kind ("release" or "instance") with a JSON header.
+
+    The same content gives the same bytes, hence the same digest.
+    """
+    # In one entry, because safetensors does not keep the order of several.
+    about = {"kind": kind, "version": FORMAT_VERSION, "header": header}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = serialize(whole, {METADATA: json.dumps(about, sort_keys=True)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
+    """Read a file of :func:`save_tensors`: its tensors and header.
+
+    Raises:
+        UserError: missing, truncated, foreign, of another kind or of another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no {kind} file {path}")
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            raise UserError(
+                f"{path} is a zip or a training checkpoint, not a {kind}: "
+                "a training run writes its release to release.safetensors in its run folder"
+            )
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        about = json.loads(metadata.get(METADATA, "{}"))
+        found, version = about.get("kind"), about.get("version")
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a whole {kind} file (truncated or foreign)") from error
+    if found is None:
+        raise UserError(f"{path} is not a {kind} of scalefp but a foreign safetensors file")
+    if found != kind:
+        raise UserError(f"{path} is not a {kind} of scalefp but a file of kind {found!r}")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}, and this scalefp reads version {FORMAT_VERSION}"
+        )
+    return tensors, about.get("header")
+
+
+def check_strictly(
+    shapes: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor], source: str | Path
+) -> None:
+    """Raise :class:`UserError` unless ``tensors`` has exactly these names and shapes.
+
+    The message names what is missing, unexpected or of another shape.
+    """
+    reshaped = sorted(
+        name
+        for name in shapes.keys() & tensors.keys()
+        if tuple(shapes[name]) != tuple(tensors[name].shape)
+    )
+    missing = sorted(shapes.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - shapes.keys())
+    for fault, names in (("lacks", missing), ("holds unknown", unexpected), ("misfits", reshaped)):
+        if names:
+            raise UserError(f"{source} {fault} {len(names)} tensors, first {names[0]!r}")
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy ``tensors`` into ``module``; every name and shape must agree.
+
+    Raises:
+        UserError: as :func:`check_strictly`; nothing is copied then.
+    """
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    check_strictly(shapes, tensors, source)
+    module.load_state_dict(dict(tensors))

@@ -1,0 +1,209 @@
+"""Schema of ``conf/``: every option with its type, default and meaning. Nothing here knows Hydra.
+
+The YAML files say only what differs from these defaults. ``check`` functions raise
+:class:`UserError` for combinations that cannot work, before anything is built.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scalefp.errors import UserError
+
+RESOLUTIONS = (16, 32, 64, 128, 256)
+PRECISIONS = ("auto", "fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass
+class ModelConfig:
+    """Sizes of generator, discriminator and decoder. Stored in every release."""
+
+    resolution: int = 64  # image height and width: 16, 32, 64, 128 or 256
+    n_bits: int = 128  # key length, 8..512
+    latent_dim: int = 64  # width of the latent z
+    channel_base: int = 1024  # feature channels = channel_base / resolution, at most channel_max
+    channel_max: int = 128
+    embedding_width: int = 256  # width of the key embedding
+    key_gain: float = 0.1  # initial strength of the modulation (1 = published)
+    key_maps: bool = True  # a learned map for each channel, added in proportion to the key
+    mapping_layers: int = 0  # key MLP depth; 0 = one linear map, 8 = published
+    mapping_lr_multiplier: float = 1.0  # learning rate of the key MLP, relative (0.01 = published)
+    decoder_resolution: int = 32  # larger images are low-passed to this before decoding
+    decoder_base: int = 2048  # the decoder's channel_base
+    decoder_max: int = 256  # the decoder's channel_max
+    decoder_carriers: bool = True  # read one learned carrier per bit beside the trunk
+
+    def check(self) -> None:
+        """Raise :class:`UserError` unless the sizes can be built."""
+        if self.resolution not in RESOLUTIONS:
+            raise UserError(
+                f"model.resolution must be one of {', '.join(map(str, RESOLUTIONS))}, "
+                f"not {self.resolution}."
+            )
+        if not 8 <= self.n_bits <= 512:
+            raise UserError(f"model.n_bits must lie between 8 and 512, not {self.n_bits}.")
+        if self.decoder_resolution not in RESOLUTIONS:
+            raise UserError(
+                f"model.decoder_resolution must be one of {', '.join(map(str, RESOLUTIONS))}, "
+                f"not {self.decoder_resolution}."
+            )
+        for name in ("latent_dim", "channel_max", "embedding_width", "decoder_max"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("channel_base", "decoder_base"):
+            if getattr(self, name) < self.resolution:
+                raise UserError(
+                    f"model.{name} must be at least the resolution ({self.resolution}), "
+                    f"not {getattr(self, name)}."
+                )
+        if self.mapping_layers < 0:
+            raise UserError(f"model.mapping_layers cannot be negative ({self.mapping_layers}).")
+        if self.mapping_lr_multiplier <= 0:
+            raise UserError(
+                f"model.mapping_lr_multiplier must be above 0, not {self.mapping_lr_multiplier}."
+            )
+
+
+@dataclass
+class DataConfig:
+    """The training images."""
+
+    source: str = "emoji64"  # bundled name, folder or zip
+    flip: bool = False  # mirror each image with probability 1/2
+    workers: int = 1  # threads that decode the images at start
+
+
+@dataclass
+class LossConfig:
+    """Weights of the named loss terms; a weight of 0 leaves the term out."""
+
+    adversarial: float = 1.0  # non-saturating logistic
+    latent: float = 1.0  # recovered latent, MSE
+    bits: float = 30.0  # key bits, BCE
+    consistency: float = 30.0  # same latent under two keys, pixel MSE; see schedule.hide_psnr
+    path_length: float = 0.0  # smoothness of image over key embedding (2 in StyleGAN2)
+    path_length_interval: int = 8  # steps between path-length updates
+    r1: float = 1.0  # gradient penalty on real images (gamma)
+    r1_interval: int = 16  # steps between R1 updates
+
+
+@dataclass
+class ScheduleConfig:
+    """The order in which things are learned, and for how long. Lengths count images.
+
+    First the key bits become readable, while a key may change the picture as far as
+    `reading_psnr`; then that allowance shrinks to `hide_psnr`. The consistency weight follows.
+    """
+
+    total_images: int = 200_000
+    curriculum_bits: int = 0  # key bits switched on at a time; 0 = all from the start
+    curriculum_accuracy: float = 0.93  # running bit accuracy that counts as readable
+    reading_psnr: float = 22.0  # dB between two keys' images of one latent, until all is readable
+    hide_psnr: float = 29.0  # dB in the end; 0 = the consistency weight stays as it is in `loss`
+    ramp_images: int = 100_000  # from reading_psnr to hide_psnr
+    decay_images: int = 50_000  # the learning rate falls to 0 over the last images
+
+
+@dataclass
+class OptimizerConfig:
+    """Adam for all networks."""
+
+    batch: int = 32  # images per step over all processes; half as many latents, two keys each
+    learning_rate: float = 0.002
+    beta1: float = 0.5
+    beta2: float = 0.99
+    ema_images: float = 10_000  # half-life of the averaged weights that are released
+
+
+@dataclass
+class RunConfig:
+    """How and where it runs; none of these changes what is learned (but for rounding)."""
+
+    device: str = "auto"  # auto, cpu or cuda
+    precision: str = "auto"  # auto (bf16 where the hardware gains from it), fp32 or bf16
+    threads: int = 1  # CPU threads for each process
+    log_steps: int = 20  # steps between lines of log.jsonl
+    grid_images: int = 32_000  # images between picture grids
+    checkpoint_minutes: float = 5.0
+    tensorboard: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """Everything ``scalefp train`` knows."""
+
+    name: str = "default"  # names the run folder, runs/NAME
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    # Perturbation -> probability, applied to what the decoder sees once all bits are readable.
+    perturb: dict[str, float] = field(default_factory=dict)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def check(self, world_size: int = 1) -> None:
+        """Raise :class:`UserError` for options that cannot work together."""
+        self.model.check()
+        options = flat_options(self)
+        least = dict.fromkeys(("loss.r1_interval", "loss.path_length_interval"), 1)
+        least |= {"run.log_steps": 1, "run.grid_images": 1, "run.threads": 1, "seed": 0}
+        for name, value in least.items():
+            if options[name] < value:
+                raise UserError(f"{name} must be at least {value}, not {options[name]}.")
+        if self.optimizer.ema_images <= 0:
+            raise UserError(
+                f"optimizer.ema_images must be above 0, not {self.optimizer.ema_images}."
+            )
+        batch, share = self.optimizer.batch, 2 * world_size
+        if batch < share or batch % share:
+            raise UserError(
+                f"optimizer.batch must be a multiple of {share} (two keys for each latent on each "
+                f"of {world_size} processes), not {batch}."
+            )
+        if self.schedule.total_images < batch:
+            raise UserError(
+                f"schedule.total_images ({self.schedule.total_images}) is less than one batch "
+                f"({batch})."
+            )
+        if not 0 <= self.schedule.curriculum_bits <= self.model.n_bits:
+            raise UserError(
+                f"schedule.curriculum_bits must lie between 0 and model.n_bits "
+                f"({self.model.n_bits}), not {self.schedule.curriculum_bits}."
+            )
+        if self.schedule.hide_psnr and self.loss.consistency <= 0:
+            raise UserError(
+                "schedule.hide_psnr moves the consistency weight, so loss.consistency must be "
+                "above 0; set schedule.hide_psnr=0 to train without it."
+            )
+        if self.run.precision not in PRECISIONS:
+            raise UserError(
+                f"run.precision must be one of {', '.join(PRECISIONS)}, not {self.run.precision!r}."
+            )
+        if self.run.device not in DEVICES:
+            raise UserError(
+                f"run.device must be one of {', '.join(DEVICES)}, not {self.run.device!r}."
+            )
+
+
+def flat_options(config: TrainConfig) -> dict[str, Any]:
+    """The options of a configuration by dotted name."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    visit("", asdict(config))
+    return flat
+
+
+def conf_dir() -> Path:
+    """The Hydra tree: inside the package when installed from a wheel, beside it in a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"

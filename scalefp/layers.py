@@ -1,0 +1,244 @@
+"""Building blocks: equalized layers, modulated convolution, low-pass resampling.
+
+Shape legend: b batch, I input channels, O output channels, k kernel size, H W height and width,
+n key bits, e embedding width. Images and feature maps are [b, C, H, W].
+
+Equations of StyleGAN2 (Karras et al., CVPR 2020, arXiv 1912.04958) are cited by number.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Leaky ReLU halves the variance of a unit Gaussian up to its slope; sqrt(2) restores it. Since
+# lrelu(x) * g = lrelu(x * g) for g > 0, the layers fold the gain into what comes before.
+ACTIVATION_GAIN = math.sqrt(2)
+ACTIVATION_SLOPE = 0.2
+
+
+def normalize_2nd_moment(x: Tensor) -> Tensor:
+    """Scale each row of x [b, C] to unit mean square."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+class Linear(nn.Module):
+    """Fully connected layer with equalized learning rate (Karras et al., ICLR 2018, sec. 4.1).
+
+    Weights are stored at unit variance divided by ``lr_multiplier`` and scaled at run time.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        lr_multiplier: float = 1.0,
+        active: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.bias_gain = lr_multiplier * (ACTIVATION_GAIN if active else 1.0)
+        self.weight_gain = self.bias_gain / math.sqrt(in_features)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias * self.bias_gain
+        x = F.linear(x, self.weight * self.weight_gain, bias)
+        return F.leaky_relu(x, ACTIVATION_SLOPE) if self.active else x
+
+
+class Conv2d(nn.Module):
+    """Convolution with equalized learning rate, "same" padding, optional activation."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, active: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.bias_gain = ACTIVATION_GAIN if active else 1.0
+        self.weight_gain = self.bias_gain / math.sqrt(in_channels * kernel * kernel)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight * self.weight_gain, self.bias * self.bias_gain
+        x = F.conv2d(x, weight, bias, padding=self.weight.shape[-1] // 2)
+        return F.leaky_relu(x, ACTIVATION_SLOPE) if self.active else x
+
+
+def demodulation(weight: Tensor, scales: Tensor) -> Tensor:
+    """Demodulation factors [b, O] for weight [O, I, k, k] and scales [b, I] (eq. 3)."""
+    power = weight.square().sum(dim=(2, 3))  # [O, I]
+    return (scales.square() @ power.T + 1e-8).rsqrt()
+
+
+def modulated_conv2d_reference(
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    maps: Tensor | None = None,
+    *,
+    demodulate: bool = True,
+) -> Tensor:
+    """Modulated convolution as the paper writes it: one set of weights for each sample.
+
+    w' = s_i * w (eq. 1), w'' = w' / sqrt(sum w'^2 + eps) (eq. 3). This is the specification;
+    :func:`modulated_conv2d` is what trains, :func:`fold_modulation` what an instance is made with.
+
+    Args:
+        x: input [b, I, H, W].
+        weight: shared weights [O, I, k, k].
+        scales: one scale per sample and input channel [b, I].
+        maps: added to the scaled input times (scale - 1), [1, I, H, W].
+        demodulate: restore unit variance of the outputs (off for RGB outputs).
+
+    Returns:
+        [b, O, H, W].
+    """
+    padding = weight.shape[-1] // 2
+    outputs = []
+    for sample, scale in zip(x, scales, strict=True):
+        own = weight * scale[None, :, None, None]
+        norm = (own.square().sum(dim=(1, 2, 3)) + 1e-8).sqrt()[:, None, None]
+        output = F.conv2d(sample, own, padding=padding)
+        if maps is not None:
+            pattern = maps[0] * (scale - 1)[:, None, None]
+            output = output + F.conv2d(pattern, weight, padding=padding)
+        outputs.append(output / norm if demodulate else output)
+    return torch.stack(outputs)
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    maps: Tensor | None = None,
+    *,
+    demodulate: bool = True,
+    gain: float = 1.0,
+) -> Tensor:
+    """Fast path of :func:`modulated_conv2d_reference`: scale activations, convolve, rescale.
+
+    Convolution is linear, so scaling input channels by s and output channels by the demodulation
+    factor equals convolving each sample with its own weights, without grouped convolutions.
+    ``gain`` multiplies demodulated outputs.
+    """
+    factors = scales.to(x.dtype)[:, :, None, None]
+    if maps is None:
+        x = x * factors
+    else:
+        maps = maps.to(x.dtype)
+        x = (x + maps) * factors - maps
+    x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    if demodulate:
+        x = x * (demodulation(weight, scales) * gain).to(x.dtype)[:, :, None, None]
+    return x
+
+
+def fold_modulation(
+    weight: Tensor,
+    scale: Tensor,
+    maps: Tensor | None = None,
+    *,
+    demodulate: bool = True,
+    gain: float = 1.0,
+    weight_gain: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """What modulation by one constant scale vector [I] amounts to.
+
+    ``weight_gain`` multiplies the weights beforehand, without a pass over them of its own.
+
+    Returns:
+        Weights [O, I, k, k] and an offset [1, O, 1, 1] or [1, O, H, W] of a plain convolution that
+        equals :func:`modulated_conv2d` under that scale.
+    """
+    factor = weight.new_full((weight.shape[0],), weight_gain)
+    if demodulate:
+        power = torch.linalg.vector_norm(weight, dim=(2, 3)).square()  # [O, I]
+        factor *= gain * (weight_gain**2 * (power @ scale.square()) + 1e-8).rsqrt()
+    folded = weight * torch.outer(factor, scale)[:, :, None, None]
+    if maps is None:
+        return folded, weight.new_zeros(1, weight.shape[0], 1, 1)
+    pattern = maps * (scale - 1)[None, :, None, None]
+    offset = F.conv2d(pattern, weight, padding=weight.shape[-1] // 2)
+    return folded, offset * factor[None, :, None, None]
+
+
+class ModulatedConv2d(nn.Module):
+    """Convolution whose input channels are scaled by 1 + a linear function of the key embedding.
+
+    (A learned bias in place of the 1 would say nothing that the weights cannot.)
+
+    With ``map_size`` each input channel also has a learned map of that height and width, which is
+    added times (scale - 1). A key can thus write a pattern that is fixed in the plane, by far the
+    quickest thing for generator and decoder to agree on. Over all keys the maps average out, so
+    they cannot draw the picture itself; plain learned maps do, the same for every latent.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        embedding_width: int,
+        *,
+        map_size: int = 0,
+        demodulate: bool = True,
+        key_gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(1, out_channels, 1, 1))
+        self.maps: nn.Parameter | None = None
+        if map_size:
+            self.maps = nn.Parameter(torch.zeros(1, in_channels, map_size, map_size))
+        self.key_change = Linear(embedding_width, in_channels, bias=False)
+        with torch.no_grad():
+            self.key_change.weight.mul_(key_gain)
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel * kernel)
+        # The activation's gain; RGB outputs are neither demodulated nor activated.
+        self.output_gain = ACTIVATION_GAIN if demodulate else 1.0
+        self.demodulate = demodulate
+
+    def scales(self, embedding: Tensor) -> Tensor:
+        """Scales of the input channels [b, I] for embeddings [b, e]."""
+        return 1 + self.key_change(embedding)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x [b, I, H, W], embedding [b, e] -> [b, O, H, W]."""
+        x = modulated_conv2d(
+            x,
+            self.weight * self.weight_gain,
+            self.scales(embedding),
+            self.maps,
+            demodulate=self.demodulate,
+            gain=self.output_gain,
+        )
+        x = x + (self.bias * self.output_gain).to(x.dtype)
+        return F.leaky_relu(x, ACTIVATION_SLOPE) if self.demodulate else x
+
+    def folded(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [O, I, k, k] and offset of the plain convolution for one embedding [1, e]."""
+        weight, offset = fold_modulation(
+            self.weight,
+            self.scales(embedding)[0],
+            self.maps,
+            demodulate=self.demodulate,
+            gain=self.output_gain,
+            weight_gain=self.weight_gain,
+        )
+        return weight, offset + self.bias * self.output_gain
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double height and width with a triangle low-pass filter (bilinear, taps 1 3 3 1)."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def downsample(x: Tensor) -> Tensor:
+    """Halve height and width with a box low-pass filter."""
+    return F.avg_pool2d(x, 2)
