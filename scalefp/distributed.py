@@ -1,0 +1,101 @@
+"""Where a training computes: device, precision, and the processes that share the work.
+
+Data-parallel training uses plain ``torch.distributed`` (gloo on CPU, nccl on CUDA).
+
+Started by ``torchrun``; a single process needs nothing of this and every call is then free.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from scalefp.config import RunConfig
+from scalefp.errors import UserError
+
+
+def pick_device(run: RunConfig) -> torch.device:
+    """The device that `run.device` names.
+
+    Raises:
+        UserError: CUDA is asked for and there is none.
+    """
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device=cuda, but this machine has no usable CUDA device.")
+    name = run.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def pick_precision(run: RunConfig, device: torch.device) -> torch.dtype:
+    """bfloat16 where `run.precision` or the hardware asks for it, else float32."""
+    if run.precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+    return torch.bfloat16 if run.precision == "bf16" else torch.float32
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one training: who I am, how many we are, where I compute."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def average(self, values: Tensor) -> Tensor:
+        """Mean over the processes of a tensor that each holds."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values /= self.size
+        return values
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Mean over the processes of all gradients of ``module``, in one message."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        flat = self.average(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def any(self, flags: Iterable[bool]) -> list[bool]:
+        """For each flag whether any process raised it."""
+        values = torch.tensor([float(flag) for flag in flags], device=self.device)
+        if self.size > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return [bool(value) for value in values.tolist()]
+
+    def barrier(self) -> None:
+        """Wait for the other processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join(device: torch.device) -> World:
+    """Join the training that ``torchrun`` started, or stand alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World(0, 1, device)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(dist.get_rank(), size, device)
+
+
+def leave(world: World) -> None:
+    """Undo :func:`join`."""
+    if world.size > 1:
+        dist.destroy_process_group()

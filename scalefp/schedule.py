@@ -1,0 +1,95 @@
+"""Where a training stands and what that means for the next step.
+
+Key bits may be switched on in groups, each once those before it can be read. When all can, the key
+has to hide: the weight of the consistency term is moved so that the images of one latent under two
+keys stay as close as the schedule asks.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+
+from scalefp.config import TrainConfig
+
+SMOOTHING = 0.05  # weight of the newest step in the running means
+# Share of the excess of the consistency term, in powers of ten, by which its weight moves in a
+# step. Slower than the running mean, or the weight would swing.
+ADAPTATION = 0.03
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a training stands; saved with the networks."""
+
+    images: int = 0
+    n_active: int = 0  # key bits switched on
+    accuracy: float = 0.5  # running bit accuracy of the active bits
+    difference: float = 0.0  # running consistency term: pixel MSE between two keys
+    consistency_weight: float = 0.0
+    readable_at: int = -1  # images seen when all bits had become readable; -1 before
+    path_mean: float = 0.0  # running mean of the path lengths
+
+    @classmethod
+    def start(cls, config: TrainConfig) -> "Progress":
+        """Before the first image."""
+        return cls(
+            n_active=config.schedule.curriculum_bits or config.model.n_bits,
+            consistency_weight=config.loss.consistency,
+        )
+
+    @property
+    def readable(self) -> bool:
+        """Whether all key bits have become readable."""
+        return self.readable_at >= 0
+
+    def target_psnr(self, config: TrainConfig) -> float:
+        """How close the images of one latent under two keys should be now, in dB."""
+        schedule = config.schedule
+        share = 0.0
+        if self.readable:
+            share = min(1.0, (self.images - self.readable_at) / max(1, schedule.ramp_images))
+        return schedule.reading_psnr + share * (schedule.hide_psnr - schedule.reading_psnr)
+
+    def advance(self, accuracy: float, difference: float, config: TrainConfig) -> None:
+        """Account for one step: its bit accuracy and consistency term (unweighted)."""
+        schedule = config.schedule
+        self.accuracy += SMOOTHING * (accuracy - self.accuracy)
+        self.difference += SMOOTHING * (difference - self.difference)
+        if schedule.hide_psnr:
+            excess = (self.target_psnr(config) - psnr(self.difference)) / 10  # powers of ten
+            self.consistency_weight *= 10 ** (ADAPTATION * max(-1.0, min(1.0, excess)))
+            self.consistency_weight = max(1.0, self.consistency_weight)
+        if self.accuracy >= schedule.curriculum_accuracy and not self.readable:
+            if self.n_active == config.model.n_bits:
+                self.readable_at = self.images
+            else:
+                self.n_active = min(config.model.n_bits, self.n_active + schedule.curriculum_bits)
+                self.accuracy = 0.5
+
+    def weights(self, config: TrainConfig) -> dict[str, float]:
+        """Weights of the generator's loss terms."""
+        return {
+            "adversarial": config.loss.adversarial,
+            "latent": config.loss.latent,
+            "bits": config.loss.bits,
+            "consistency": self.consistency_weight,
+        }
+
+
+def psnr(difference: float) -> float:
+    """Peak signal-to-noise ratio in dB of a pixel MSE between images in [-1, 1] (peak 2)."""
+    return 10 * math.log10(4 / max(difference, 1e-10))
+
+
+def step_generator(seed: int, rank: int, images: int) -> torch.Generator:
+    """The source of all randomness of one step of one process."""
+    state = np.random.SeedSequence([seed, rank, images]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> 1))
+
+
+def learning_rate(config: TrainConfig, images: int) -> float:
+    """The configured rate, falling linearly to 0 over the last `schedule.decay_images`."""
+    left = config.schedule.total_images - images
+    return config.optimizer.learning_rate * min(1.0, left / max(1, config.schedule.decay_images))

@@ -1,0 +1,105 @@
+"""Everything a training is made of: networks, their averages, optimizers, and how far it is."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scalefp.checkpoint import load_state, load_strictly, save_state
+from scalefp.config import TrainConfig, flat_options
+from scalefp.decoder import Decoder
+from scalefp.discriminator import Discriminator
+from scalefp.errors import UserError
+from scalefp.generator import Generator
+from scalefp.model import save_release
+from scalefp.schedule import Progress
+
+# What a resumed run may change: nothing here alters what was learned so far.
+FREE_OPTIONS = ("name", "run.", "schedule.total_images")
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """The networks and optimizers by the names they are saved under, and the progress."""
+
+    progress: Progress
+    generator: Generator
+    decoder: Decoder
+    discriminator: Discriminator
+    average_generator: Generator
+    average_decoder: Decoder
+    reader_optimizer: torch.optim.Optimizer  # of generator and decoder
+    discriminator_optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def build(cls, config: TrainConfig, device: torch.device) -> "TrainingState":
+        """A training before its first image; the same seed gives the same weights everywhere."""
+        torch.manual_seed(config.seed)
+        generator, decoder = Generator(config.model), Decoder(config.model)
+        discriminator = Discriminator(config.model)
+        for network in (generator, decoder, discriminator):
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        options = config.optimizer
+
+        def adam(*learners: nn.Module) -> torch.optim.Optimizer:
+            parameters = [p for learner in learners for p in learner.parameters()]
+            betas = (options.beta1, options.beta2)
+            return torch.optim.Adam(parameters, lr=options.learning_rate, betas=betas, fused=True)
+
+        return cls(
+            progress=Progress.start(config),
+            generator=generator,
+            decoder=decoder,
+            discriminator=discriminator,
+            average_generator=copy.deepcopy(generator).requires_grad_(False),
+            average_decoder=copy.deepcopy(decoder).requires_grad_(False),
+            reader_optimizer=adam(generator, decoder),
+            discriminator_optimizer=adam(discriminator),
+        )
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if name != "progress"}
+
+    def save(self, run_dir: Path, config: TrainConfig) -> None:
+        """Write ``state.pt`` and the release that the averaged networks make at this point."""
+        options = flat_options(config)
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        progress = {"images": self.progress.images, "progress": dataclasses.asdict(self.progress)}
+        save_state(run_dir / "state.pt", {**progress, "config": options, **states})
+        save_release(
+            run_dir / "release.safetensors",
+            config.model,
+            self.average_generator,
+            self.average_decoder,
+            training={"images": self.progress.images, "options": options},
+        )
+
+    def restore(self, run_dir: Path, config: TrainConfig) -> None:
+        """Go on from ``state.pt`` if there is one.
+
+        Raises:
+            UserError: it is damaged, or belongs to a training with other options.
+        """
+        path = run_dir / "state.pt"
+        if not path.exists():
+            return
+        saved = load_state(path)
+        wanted = flat_options(config)
+        for name in sorted(saved["config"].keys() | wanted.keys()):
+            if name.startswith(FREE_OPTIONS):
+                continue
+            before, now = saved["config"].get(name), wanted.get(name)
+            if before != now:
+                raise UserError(
+                    f"{run_dir} holds a training with {name}={before}, not {now}; "
+                    "choose another name= or remove that folder."
+                )
+        self.progress = Progress(**saved["progress"])
+        for name, part in self._parts().items():
+            if isinstance(part, nn.Module):
+                load_strictly(part, saved[name], path)
+            else:
+                part.load_state_dict(saved[name])

@@ -1,0 +1,216 @@
+"""The Hydra tree composes to checked dataclasses; mistakes fail before anything is built."""
+
+from dataclasses import asdict
+
+import hydra
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import scalefp.train  # noqa: F401  registers the schema
+from scalefp.config import RESOLUTIONS, ModelConfig, TrainConfig, conf_dir, flat_options
+from scalefp.errors import UserError
+from scalefp.perturb import check_names
+
+
+def compose(*overrides):
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        options = OmegaConf.to_object(hydra.compose("train", overrides=list(overrides)))
+    assert isinstance(options, TrainConfig)
+    return options
+
+
+def choices(group):
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+# Composition.
+
+
+def test_the_tree_is_found_and_has_the_experiments_that_the_documentation_names():
+    assert (conf_dir() / "train.yaml").is_file()
+    assert {"emoji", "tiny", "published"} <= set(choices("experiment"))
+
+
+@pytest.mark.parametrize("name", [None, *choices("experiment")])
+def test_every_experiment_composes_and_passes_its_checks(name):
+    config = compose(*([f"experiment={name}"] if name else []))
+    config.check()
+    check_names(config.perturb)
+    assert config.name == (name or "default")  # its run folder
+
+
+GROUPS = ("model", "data", "loss", "perturb")
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group in GROUPS for name in choices(group)]
+)
+def test_every_choice_of_every_group_composes_and_passes_its_checks(group, name):
+    config = compose(f"{group}={name}")
+    config.check()
+    check_names(config.perturb)
+
+
+def test_every_group_in_the_tree_is_tested():
+    groups = {path.parent.name for path in conf_dir().glob("*/*.yaml")}
+    assert groups - {"hydra"} == {*GROUPS, "experiment"}
+
+
+def test_the_published_experiment_has_the_published_weights_and_mapping():
+    config = compose("experiment=published")
+    loss = config.loss
+    assert (loss.adversarial, loss.latent, loss.bits, loss.consistency) == (1, 1, 2, 2)
+    assert loss.path_length > 0 and loss.r1 > 0
+    assert (config.model.mapping_layers, config.model.key_gain) == (8, 1)
+    # No curriculum, no moving weight: the published loss from the first step on.
+    assert config.schedule.curriculum_bits in (0, config.model.n_bits)
+    assert config.schedule.hide_psnr == 0
+
+
+def test_overrides_reach_the_dataclasses_with_their_types():
+    config = compose(
+        "experiment=tiny", "optimizer.batch=8", "run.tensorboard=false", "+perturb.jpeg=0.25"
+    )
+    assert config.optimizer.batch == 8
+    assert config.run.tensorboard is False
+    assert config.perturb["jpeg"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.batchsize=8",
+        "bacth=8",
+        "model.resolution.width=64",
+        "experiment=no-such-experiment",
+        "model=no-such-model",
+        "optimizer.batch=many",
+        "optimizer.batch=8.5",
+        "optimizer.learning_rate=fast",
+        "run.tensorboard=maybe",
+        "+perturb.jpeg=often",
+        "seed=null",
+    ],
+)
+def test_misspelled_keys_and_wrong_types_fail_to_compose(override):
+    with pytest.raises((HydraException, OmegaConfBaseException)):
+        compose(override)
+
+
+# Checks.
+
+BAD = {
+    "model.resolution": (0, 8, 48, 512),
+    "model.n_bits": (0, 7, 513, -8),
+    "model.decoder_resolution": (8, 33),
+    "model.latent_dim": (0, -1),
+    "model.channel_max": (0,),
+    "model.embedding_width": (0,),
+    "model.decoder_max": (0,),
+    "model.channel_base": (63,),  # less than one channel at 64x64
+    "model.decoder_base": (63,),
+    "model.mapping_layers": (-1,),
+    "model.mapping_lr_multiplier": (0.0, -1.0),
+    "optimizer.batch": (0, 1, 3, -2),
+    "optimizer.ema_images": (0.0, -1.0),
+    "schedule.total_images": (31, 0),  # less than one batch
+    "schedule.curriculum_bits": (-1, 129),
+    "loss.r1_interval": (0, -1),
+    "loss.path_length_interval": (0,),
+    "run.precision": ("fp16", ""),
+    "run.device": ("tpu",),
+    "run.log_steps": (0,),
+    "run.grid_images": (0,),
+    "run.threads": (0,),
+    "seed": (-1,),
+}
+
+
+def with_option(name, value):
+    config = TrainConfig()
+    *path, last = name.split(".")
+    part = config
+    for step in path:
+        part = getattr(part, step)
+    assert hasattr(part, last), name
+    setattr(part, last, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BAD.items() for value in values]
+)
+def test_check_names_the_option_that_cannot_work(name, value):
+    with pytest.raises(UserError, match=name.replace(".", r"\.")) as caught:
+        with_option(name, value).check()
+    assert str(value) in str(caught.value)
+
+
+GOOD = {
+    "model.resolution": RESOLUTIONS,
+    "model.n_bits": (8, 13, 512),
+    "model.decoder_resolution": RESOLUTIONS,
+    "model.mapping_layers": (0, 8),
+    "optimizer.batch": (2, 32),
+    "schedule.total_images": (32,),
+    "schedule.curriculum_bits": (0, 1, 128),
+    "schedule.decay_images": (0,),
+    "schedule.ramp_images": (0,),
+    "run.precision": ("auto", "fp32", "bf16"),
+    "run.device": ("auto", "cpu", "cuda"),
+    "seed": (0, 2**31),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in GOOD.items() for value in values]
+)
+def test_check_passes_what_can_work(name, value):
+    with_option(name, value).check()
+
+
+@pytest.mark.parametrize(
+    ("batch", "world_size", "works"),
+    [(2, 1, True), (4, 2, True), (12, 3, True), (2, 2, False), (6, 2, False), (32, 3, False)],
+)
+def test_every_process_needs_whole_pairs(batch, world_size, works):
+    config = with_option("optimizer.batch", batch)
+    if works:
+        config.check(world_size)
+    else:
+        with pytest.raises(UserError, match=f"multiple of {2 * world_size}"):
+            config.check(world_size)
+
+
+def test_a_weight_that_moves_must_not_be_zero():
+    config = with_option("loss.consistency", 0.0)
+    config.schedule.hide_psnr = 29.0
+    with pytest.raises(UserError, match=r"loss\.consistency"):
+        config.check()
+    config.schedule.hide_psnr = 0.0
+    config.check()
+
+
+def test_a_model_config_checks_itself():
+    ModelConfig().check()
+    with pytest.raises(UserError, match="resolution"):
+        ModelConfig(resolution=100).check()
+
+
+# Flat options.
+
+
+def test_flat_options_name_every_option_once():
+    config = TrainConfig(perturb={"jpeg": 0.5})
+    flat = flat_options(config)
+    assert flat["model.n_bits"] == 128
+    assert flat["seed"] == 0
+    assert flat["perturb.jpeg"] == 0.5
+    parts = asdict(config)
+    assert len(flat) == sum(len(v) if isinstance(v, dict) else 1 for v in parts.values())
+
+
+def test_flat_options_keep_an_empty_group():
+    assert flat_options(TrainConfig())["perturb"] == {}
