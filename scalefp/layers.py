@@ -45,9 +45,13 @@ class Linear(nn.Module):
         self.weight_gain = self.bias_gain / math.sqrt(in_features)
         self.active = active
 
-    def forward(self, x: Tensor) -> Tensor:
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weights [out, in] and bias [out] of the plain layer before activation."""
         bias = None if self.bias is None else self.bias * self.bias_gain
-        x = F.linear(x, self.weight * self.weight_gain, bias)
+        return self.weight * self.weight_gain, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, *self.folded())
         return F.leaky_relu(x, ACTIVATION_SLOPE) if self.active else x
 
 

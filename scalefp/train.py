@@ -176,9 +176,17 @@ def check_finite(terms: dict[str, float], images: int) -> None:
 
 def trim_log(log: Path, images: int) -> dict[str, float]:
     """Drop what an interrupted run logged past its checkpoint; the last figures that remain."""
-    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    kept = [record for record in records if record["images"] <= images]
-    if len(kept) < len(records):
+    lines = log.read_text().splitlines() if log.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # cut off when the process was killed
+            break
+        if record["images"] > images:
+            break
+        kept.append(record)
+    if len(kept) < len(lines):
         with atomic_path(log) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
     return kept[-1] if kept else {}

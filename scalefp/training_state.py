@@ -87,19 +87,21 @@ class TrainingState:
         if not path.exists():
             return
         saved = load_state(path)
-        wanted = flat_options(config)
-        for name in sorted(saved["config"].keys() | wanted.keys()):
-            if name.startswith(FREE_OPTIONS):
-                continue
-            before, now = saved["config"].get(name), wanted.get(name)
-            if before != now:
-                raise UserError(
-                    f"{run_dir} holds a training with {name}={before}, not {now}; "
-                    "choose another name= or remove that folder."
-                )
-        self.progress = Progress(**saved["progress"])
-        for name, part in self._parts().items():
-            if isinstance(part, nn.Module):
-                load_strictly(part, saved[name], path)
-            else:
-                part.load_state_dict(saved[name])
+        try:
+            before, now = saved["config"], flat_options(config)
+            for name in sorted(before.keys() | now.keys()):
+                if before.get(name) != now.get(name) and not name.startswith(FREE_OPTIONS):
+                    raise UserError(
+                        f"{run_dir} holds a training with {name}={before.get(name)}, not "
+                        f"{now.get(name)}: choose another name= or remove that folder"
+                    )
+            self.progress = Progress(**saved["progress"])
+            for name, part in self._parts().items():
+                if isinstance(part, nn.Module):
+                    load_strictly(part, saved[name], path)
+                else:
+                    part.load_state_dict(saved[name])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is not a whole training checkpoint: remove it to start anew"
+            ) from error
