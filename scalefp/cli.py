@@ -1,0 +1,256 @@
+"""The one command, ``scalefp``: its arguments, exit codes and errors in one sentence.
+
+Exit codes: 0 done, 1 nobody (``attribute``), 2 a mistake that the user can mend, 130 interrupted.
+What the subcommands do is in :mod:`scalefp.commands`.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from scalefp import __version__, commands
+from scalefp.errors import UserError
+
+MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one sentence, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"a whole number from 0 to 2^63 - 1, not {text!r}")
+    return int(text)
+
+
+def probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(
+            f"a probability between 0 and 1 is needed, for example 1e-6, not {text!r}"
+        )
+    return value
+
+
+def add_command(
+    to: Any, name: str, run: Callable[[argparse.Namespace], int] | None, what: str, example: str
+) -> Parser:
+    """A subcommand with its help; ``run`` (None in a group) returns the exit code."""
+    parser: Parser = to.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, prog=parser.prog, list_name=None)
+    return parser
+
+
+def add_options(parser: Parser, *names: str) -> None:
+    """Options that several subcommands share."""
+    texts = {
+        "model": "release: a bundled name or the path of a release file",
+        "registry": "registry: an SQLite file or a database URL",
+    }
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, metavar=name.upper(), help=texts[name])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> None:
+    """A list that may also go on behind options, which argparse alone does not allow."""
+    parser.add_argument(name, nargs=nargs, metavar=metavar, help=text)
+    parser.set_defaults(list_name=name)
+
+
+def add_hydra_commands(to: Any) -> None:
+    train = add_command(
+        to, "train", commands.run_train, "train a generator and its decoder; results in runs/NAME",
+        "scalefp train experiment=tiny name=first seed=1\n"
+        "  scalefp train -m experiment=tiny name=sweep seed=1,2,3",
+    )  # fmt: skip
+    evaluate = add_command(
+        to, "evaluate", commands.run_evaluate, "measure a release; results in evaluation/NAME",
+        "scalefp evaluate checkpoint=runs/first/release.safetensors measure.keys=50",
+    )  # fmt: skip
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    for parser in (train, evaluate):
+        parser.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
+        parser.add_argument(
+            "--cfg", choices=("job", "hydra", "all"), help="print the configuration and stop"
+        )
+        add_list(parser, "overrides", "NAME=VALUE", "*", "options; --cfg job shows them all")
+
+
+def add_key_commands(to: Any) -> None:
+    files = "--registry keys.db"
+    registry = add_command(
+        to, "registry", None, "issue, list, show and revoke keys", f"scalefp registry list {files}"
+    )
+    actions = registry.add_subparsers(required=True, dest="action", metavar="ACTION")
+    issue = add_command(
+        actions, "issue", commands.run_issue, "draw a new random key for a holder and print it",
+        f"scalefp registry issue recipient-a {files} --model emoji",
+    )  # fmt: skip
+    add_options(issue, "registry", "model")
+    listing = add_command(
+        actions, "list", commands.run_list, "list the holders of all keys ever issued",
+        f"scalefp registry list {files} --json",
+    )  # fmt: skip
+    add_options(listing, "registry")
+    showing = add_command(
+        actions, "show", commands.run_show, "print every key ever issued to a holder",
+        f"scalefp registry show recipient-a {files}",
+    )  # fmt: skip
+    add_options(showing, "registry")
+    revoke = add_command(
+        actions, "revoke", commands.run_revoke, "revoke a holder's key; attribution still finds it",
+        f"scalefp registry revoke recipient-a {files}",
+    )  # fmt: skip
+    add_options(revoke, "registry")
+    for parser in (issue, showing, revoke):
+        parser.add_argument("holder", metavar="HOLDER", help="name of the recipient")
+
+    instantiate = add_command(
+        to, "instantiate", commands.run_instantiate, "write the network of one key",
+        f"scalefp instantiate --model emoji {files} --holder recipient-a --out a.safetensors",
+    )  # fmt: skip
+    add_options(instantiate, "model")
+    which = instantiate.add_mutually_exclusive_group(required=True)
+    which.add_argument("--key", metavar="HEX", help="key; with --registry it must be issued there")
+    which.add_argument("--holder", help="take the holder's active key from --registry")
+    instantiate.add_argument("--registry", help="an SQLite file or a database URL")
+    instantiate.add_argument("--out", required=True, metavar="FILE", help="file to write")
+    instantiate.add_argument(
+        "--format", choices=list(commands.FORMATS.values()), help="default: by the suffix of FILE"
+    )
+    sample = add_command(
+        to, "sample", commands.run_sample, "write images of an instance as PNG files",
+        "scalefp sample --instance a.safetensors --out images --num 16 --seed 0",
+    )  # fmt: skip
+    sample.add_argument("--instance", required=True, metavar="FILE", help="instance file")
+    sample.add_argument("--out", required=True, metavar="DIR", help="folder, made if missing")
+    sample.add_argument("--num", type=count, default=16, help="images (default: 16)")
+    sample.add_argument("--seed", type=seed, default=0, help="seed of the latents (default: 0)")
+    sample.add_argument("--force", action="store_true", help="overwrite images of those names")
+    add_options(sample)
+
+
+def add_image_commands(to: Any) -> None:
+    images = "PNG, JPEG or WebP file, or a folder of such"
+    decode = add_command(
+        to, "decode", commands.run_decode, "read the key in each image",
+        "scalefp decode --model emoji images/0000.png --json",
+    )  # fmt: skip
+    add_options(decode, "model")
+    add_list(decode, "images", "IMAGE", "+", images)
+    attribute = add_command(
+        to, "attribute", commands.run_attribute,
+        "say whose instance made each image; exit code 1 if nobody's made any of them",
+        "scalefp attribute --model emoji --registry keys.db images --same-source",
+    )  # fmt: skip
+    add_options(attribute, "model", "registry")
+    attribute.add_argument(
+        "--same-source",
+        action="store_true",
+        help="all images come from one source: judge them as one",
+    )
+    attribute.add_argument(
+        "--fpr", type=probability, default=1e-6,
+        help="accepted probability of naming anybody wrongly (default: 1e-6)",
+    )  # fmt: skip
+    add_list(attribute, "images", "IMAGE", "+", images)
+
+    data = add_command(
+        to, "data", None, "prepare training data", "scalefp data prepare --help"
+    )  # fmt: skip
+    actions = data.add_subparsers(required=True, dest="action", metavar="ACTION")
+    prepare = add_command(
+        actions, "prepare", commands.run_prepare, "write images at one resolution as a zip",
+        "scalefp data prepare photos --out photos64.zip --resolution 64",
+    )  # fmt: skip
+    prepare.add_argument("source", metavar="SRC", help="folder, zip or bundled name")
+    prepare.add_argument("--out", required=True, metavar="ZIP", help="zip to write")
+    prepare.add_argument("--resolution", required=True, type=count, help="16, 32, 64, 128 or 256")
+    prepare.add_argument(
+        "--crop", choices=("center", "celeba"), default="center",
+        help="largest centred square (default), or the published crop of aligned CelebA",
+    )  # fmt: skip
+    prepare.add_argument("--workers", type=count, default=1, help="threads (default: 1)")
+    add_options(prepare)
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog="scalefp",
+        description="Traceable copies of an image generator: train once, then one key per copy.",
+        epilog="example:\n  scalefp attribute --model emoji --registry keys.db image.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"scalefp {__version__}")
+    to = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    add_hydra_commands(to)
+    add_key_commands(to)
+    add_image_commands(to)
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments, or UserError. No message repeats a stray argument: it may be a key."""
+    args, rest = build_parser().parse_known_args(argv)
+    hint = f"(see `{args.prog} --help`)"
+    for argument in rest:
+        if argument.startswith("-"):
+            raise UserError(f"there is no option {argument.partition('=')[0]} {hint}")
+    if rest and args.list_name is None:
+        raise UserError(f"{len(rest)} argument(s) too many {hint}")
+    if args.list_name is not None:
+        getattr(args, args.list_name).extend(rest)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    try:
+        args = parse(argv)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        sentence = str(error)
+    except BrokenPipeError:
+        # The reader has gone; without this Python would complain while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    print(f"scalefp: {' '.join(sentence.split())}", file=sys.stderr)
+    return MISTAKE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,318 @@
+"""What each subcommand of ``scalefp`` does; their arguments are in :mod:`scalefp.cli`.
+
+Results go to standard output, progress to standard error; a mistake is a UserError. Networks and
+Hydra are imported where they are used: help and the registry answer at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalefp.errors import UserError
+
+if TYPE_CHECKING:
+    from scalefp.key import Key
+    from scalefp.model import Model
+    from scalefp.registry import Record, Registry
+
+OK, NOBODY = 0, 1
+FORMATS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}  # by suffix of --out
+
+
+def show(args: argparse.Namespace, result: Any, lines: Iterable[str]) -> None:
+    """Print ``result`` as JSON if ``--json`` was given, else the lines for a reader."""
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        for line in lines:
+            print(line)
+
+
+# Training and evaluation: Hydra's own overrides, errors in one sentence.
+
+
+def hydra_sentence(error: Exception) -> str:
+    """What Hydra or OmegaConf says of an override, without its hints for programmers."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return (
+            f"the override {error.override!r} cannot be read: write name=value, and quote a value "
+            "with special characters (name='\"a=b\"')"
+        )
+    first = str(error).splitlines()[0].rstrip(".")
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"{first}: choose one of {', '.join(error.options)}"
+    cause = str(error.__cause__ or "").partition("\n")[0]
+    return f"{first} ({cause})" if cause else first
+
+
+def run_hydra(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Run ``scalefp.train`` or ``scalefp.evaluate``; both are named like their configuration."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from scalefp.config import conf_dir
+
+    entry: Callable[[], None] = import_module(f"scalefp.{args.command}").main
+    flags = ["--multirun"] if args.multirun else []
+    flags += ["--cfg", args.cfg] if args.cfg else []
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [f"scalefp {args.command}", *flags, *overrides]
+    # Otherwise Hydra prints errors in its own form and exits with 1; now it raises them.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        if not flags:  # Check before Hydra writes anything into the run folder.
+            with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+                config: Any = OmegaConf.to_object(compose(args.command, overrides=overrides))
+            config.check()
+        entry()
+    except (HydraException, OmegaConfBaseException) as error:
+        hint = f"`scalefp {args.command} --cfg job` shows every option"
+        raise UserError(f"{hydra_sentence(error)}; {hint}") from error
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    finally:
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+    return OK
+
+
+def run_train(args: argparse.Namespace) -> int:
+    return run_hydra(args, args.overrides)
+
+
+def quote_path(override: str) -> str:
+    """Quote a checkpoint's path: Hydra would trip over a swept run's, runs/a/seed=1,model=b/..."""
+    name, _, path = override.partition("=")
+    plain = name == "checkpoint" and path and not set(path) & set("\"'")
+    return f'checkpoint="{path}"' if plain else override
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    overrides = [*args.overrides, *(["show=json"] if args.json else [])]
+    if not args.multirun:  # where a comma separates values to sweep over
+        overrides = [quote_path(override) for override in overrides]
+    return run_hydra(args, overrides)
+
+
+# Keys and instances.
+
+
+def describe(record: "Record", *, secret: bool) -> dict[str, Any]:
+    """A registry record for JSON; the key only where the user asks for it."""
+    return {
+        "holder": record.holder,
+        **({"key": str(record.key)} if secret else {}),
+        "issued_at": record.issued_at,
+        "revoked_at": record.revoked_at,
+        "model_digest": record.model_digest,
+    }
+
+
+def state(record: "Record") -> str:
+    revoked = f"revoked {record.revoked_at}" if record.revoked_at else "active"
+    return f"issued {record.issued_at}  {revoked}"
+
+
+def run_issue(args: argparse.Namespace) -> int:
+    from scalefp.model import load
+    from scalefp.registry import Registry
+
+    registry = Registry(args.registry)
+    registry.issue(args.holder, load(args.model))
+    record = registry.show(args.holder)[-1]
+    show(args, describe(record, secret=True), [str(record.key)])
+    return OK
+
+
+def run_list(args: argparse.Namespace) -> int:
+    from scalefp.registry import Registry
+
+    records = Registry(args.registry).list()
+    width = max((len(record.holder) for record in records), default=0)
+    lines = (f"{record.holder:<{width}}  {state(record)}" for record in records)
+    show(args, [describe(record, secret=False) for record in records], lines)
+    return OK
+
+
+def run_show(args: argparse.Namespace) -> int:
+    from scalefp.registry import Registry
+
+    records = Registry(args.registry).show(args.holder)
+    lines = (f"{record.key}  {state(record)}" for record in records)
+    show(args, [describe(record, secret=True) for record in records], lines)
+    return OK
+
+
+def run_revoke(args: argparse.Namespace) -> int:
+    from scalefp.registry import Registry
+
+    record = Registry(args.registry).revoke(args.holder)
+    show(args, describe(record, secret=False), [f"{record.holder}  {state(record)}"])
+    return OK
+
+
+def check_pair(registry: "Registry", model: "Model") -> None:
+    """Raise UserError if the registry was issued for another release; an empty one passes."""
+    digest = registry.model_digest
+    if digest not in (None, model.digest):
+        raise UserError(
+            f"the registry belongs to another release (digest {str(digest)[:12]}) than the one "
+            f"given (digest {model.digest[:12]}): give the release that issued its keys"
+        )
+
+
+def chosen_key(args: argparse.Namespace, model: "Model") -> "Key":
+    """The key to fold in; with a registry, only one that it issued and that is not revoked."""
+    from scalefp.key import Key
+    from scalefp.registry import Registry
+
+    if args.registry is None:
+        return Key.from_hex(args.key, model.config.n_bits)
+    registry = Registry(args.registry)
+    check_pair(registry, model)
+    if args.holder is not None:
+        return registry.find(args.holder)
+    key = Key.from_hex(args.key, model.config.n_bits)
+    registry.check_usable(key)
+    return key
+
+
+def run_instantiate(args: argparse.Namespace) -> int:
+    if args.holder is not None and args.registry is None:
+        raise UserError("--holder needs the --registry that knows the holder's key")
+    for precious in (args.model, args.registry):
+        files = [path for path in (precious, args.out) if path and os.path.exists(path)]
+        if len(files) == 2 and os.path.samefile(*files):
+            raise UserError(f"--out {args.out} would overwrite {precious}: choose another file")
+
+    from scalefp.model import load
+
+    model = load(args.model)
+    instance = model.instantiate(chosen_key(args, model))
+    kind = args.format or FORMATS.get(Path(args.out).suffix.lower(), "safetensors")
+    if kind == "safetensors":
+        instance.save(args.out)
+    else:
+        instance.export(args.out, format=kind)
+    sizes = {"resolution": instance.config.resolution, "latent_dim": instance.config.latent_dim}
+    result = {"out": args.out, "format": kind, **sizes, "model_digest": model.digest}
+    show(args, result, [args.out])
+    return OK
+
+
+def run_sample(args: argparse.Namespace) -> int:
+    from scalefp.images import save_png, to_pil
+    from scalefp.instantiate import load_instance
+
+    instance, folder = load_instance(args.instance), Path(args.out)
+    digits = max(4, len(str(args.num - 1)))
+    files = [folder / f"{number:0{digits}d}.png" for number in range(args.num)]
+    present = next((file for file in files if file.exists()), None)
+    if present is not None and not args.force:
+        raise UserError(f"{present} exists already: choose another --out, or overwrite by --force")
+    folder.mkdir(parents=True, exist_ok=True)
+    images = instance.sample(args.num, seed=args.seed)
+    for file, image in zip(files, images, strict=True):
+        save_png(file, to_pil(image[None])[0])
+    show(args, [str(file) for file in files], [f"{args.num} images in {folder}"])
+    return OK
+
+
+# Images.
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """Image files, each folder replaced by the images below it."""
+    from scalefp.images import list_images
+
+    paths: list[str] = []
+    for argument in arguments:
+        if not os.path.isdir(argument):
+            paths.append(argument)
+            continue
+        found = list_images(argument)
+        if not found:
+            raise UserError(f"folder {argument} holds no PNG, JPEG or WebP image: give another")
+        paths += map(str, found)
+    return paths
+
+
+def run_decode(args: argparse.Namespace) -> int:
+    from scalefp.model import load
+
+    paths = expand(args.images)
+    reading = load(args.model).decode(paths)
+    rows = [
+        {"image": path, "key": str(key), "confidence": float(confidence)}
+        for path, key, confidence in zip(paths, reading.keys, reading.confidence, strict=True)
+    ]
+    show(args, rows, (f"{r['image']}  {r['key']}  confidence {r['confidence']:.3f}" for r in rows))
+    return OK
+
+
+def verdict(entry: dict[str, Any], n_bits: int) -> str:
+    images = entry["images"]
+    source = images[0] if len(images) == 1 else f"{len(images)} images"
+    names = [
+        f"{found['holder']} (p = {found['p_value']:.2g}, {found['matches']} of {n_bits} bits)"
+        for found in entry["attributed"]
+    ]
+    return f"{source}: {', '.join(names) or 'nobody'}"
+
+
+def run_attribute(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from scalefp.attribution import attribute
+    from scalefp.model import load
+    from scalefp.registry import Registry
+
+    paths, registry = expand(args.images), Registry(args.registry)
+    issued, model = len(registry), load(args.model)
+    check_pair(registry, model)
+    reading = model.decode(paths)
+    sources = [(paths, reading)]
+    if not args.same_source:
+        sources = [([path], one) for path, one in zip(paths, reading, strict=True)]
+    entries = []
+    for images, one in tqdm(sources, "attribute", unit="source", delay=2, leave=False):
+        attributed = [
+            {
+                "holder": found.holder,
+                "key": str(found.key),
+                "p_value": found.p_value,
+                "matches": found.matches,
+            }
+            for found in attribute(one, registry, fpr=args.fpr)
+        ]
+        entry = {"images": images, "attributed": attributed, "fpr": args.fpr, "issued": issued}
+        entries.append(entry)
+    show(args, entries, (verdict(entry, reading.n_bits) for entry in entries))
+    return OK if any(entry["attributed"] for entry in entries) else NOBODY
+
+
+def run_prepare(args: argparse.Namespace) -> int:
+    from scalefp.data import prepare
+
+    report = prepare(args.source, args.out, args.resolution, crop=args.crop, workers=args.workers)
+    result = {
+        "out": str(report.out),
+        "written": report.written,
+        "reused": report.reused,
+        "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
+    }
+    line = f"{report.out}: {report.written} images, {len(report.skipped)} files skipped"
+    show(args, result, [line])
+    return OK
