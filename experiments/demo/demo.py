@@ -1,0 +1,273 @@
+"""The whole life of a fingerprint, on real files: issue, instantiate, sample, read, attribute.
+
+    python experiments/demo/demo.py --out demo
+
+Writes images, instances and ``report.html`` into ``--out``, a table to stdout; exit 0 if all came
+out as expected, 1 if not, 2 for a mistake in one sentence. Every step is a line or two of the
+library; the report shows the command that does the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from PIL import Image, ImageFilter
+
+import scalefp
+from folder import HOLDERS, claim, save_images, save_jpegs
+from pictures import save_sheet
+from report import save_report
+from scalefp.config import TrainConfig, conf_dir
+from scalefp.images import to_float, to_pil, to_tensor
+from scalefp.metrics import psnr
+from scalefp.source import Source, resolve_source
+from scalefp.train import train
+from verdicts import (
+    SUMMARY_HEAD,
+    Group,
+    OnnxCheck,
+    Recipient,
+    Results,
+    Training,
+    judge_files,
+    summary,
+)
+
+IMAGES = 16  # of each source
+SHARED_LATENTS, SHARED_SEED = 4, 1000
+JPEG_QUALITY = 90
+FPR = 1e-6
+ONNX_TOLERANCE = 1e-4  # of pixels in [-1, 1]; half a step of 8 bits is 4e-3
+DATA = "emoji64"
+
+
+def say(message: str) -> None:
+    print(f"demo: {message}", file=sys.stderr, flush=True)
+
+
+# Recipients.
+
+
+def issue(
+    model: scalefp.Model, registry: scalefp.Registry, out: Path
+) -> tuple[list[Recipient], list[scalefp.Instance]]:
+    """A key and an instance file for every holder; the instances come back from their files."""
+    recipients, instances = [], []
+    for number, holder in enumerate(HOLDERS):
+        key = registry.issue(holder, model=model)
+        begun = time.perf_counter()
+        instance = model.instantiate(key)
+        milliseconds = 1000 * (time.perf_counter() - begun)
+        file = out / f"{holder}.safetensors"
+        instance.save(file)
+        recipients.append(Recipient(holder, key, file, seed=number + 1, milliseconds=milliseconds))
+        instances.append(scalefp.load_instance(file))
+    return recipients, instances
+
+
+def compare_keys(instances: Sequence[scalefp.Instance]) -> tuple[list[list[Image.Image]], float]:
+    """The same latents through every instance: 8-bit images, and their mean PSNR in dB."""
+    shared = [to_pil(instance.sample(SHARED_LATENTS, seed=SHARED_SEED)) for instance in instances]
+    pixels = [to_float(to_tensor(images, images[0].width)) for images in shared]
+    pairs = [psnr(a, b) for a, b in itertools.combinations(pixels, 2)]
+    return shared, float(np.mean(pairs))
+
+
+def has_onnx() -> bool:
+    """Whether the extra is installed; the demo goes on without it."""
+    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+def run_onnx(instance: scalefp.Instance, file: Path, seed: int) -> tuple[torch.Tensor, OnnxCheck]:
+    """Export, run by ONNX Runtime, compare: images [n, 3, R, R] and how far they are off."""
+    import onnxruntime
+
+    instance.export(file, format="onnx")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    draw = torch.Generator().manual_seed(seed)
+    z = torch.randn(IMAGES, instance.config.latent_dim, generator=draw)
+    images = torch.from_numpy(session.run(None, {"z": z.numpy()})[0])
+    with torch.inference_mode():
+        gap = float((images - instance(z)).abs().max())
+    return images, OnnxCheck(file=file, difference=gap, tolerance=ONNX_TOLERANCE)
+
+
+# Images that no recipient made.
+
+
+def data_images() -> list[Image.Image]:
+    """Spread over the bundled training data."""
+    with Source(resolve_source(DATA)) as entries:
+        places = np.linspace(0, len(entries.names) - 1, IMAGES).astype(int)
+        return [entries.read(int(place)) for place in places]
+
+
+def synthetic_images(resolution: int) -> list[Image.Image]:
+    """Plain colours, gradients, stripes, noise: four of each, always the same."""
+    draw = np.random.default_rng(0)
+    y, x = np.indices((resolution, resolution)) / resolution
+    images = []
+    for _ in range(IMAGES // 4):
+        colours = draw.uniform(0, 255, (2, 3))
+        angle, waves = draw.uniform(0, math.pi), draw.uniform(2, 12)
+        ramp = (x * math.cos(angle) + y * math.sin(angle))[..., None]
+        blend = colours[0] + ramp * (colours[1] - colours[0])
+        stripes = np.sin(2 * math.pi * waves * ramp) > 0
+        noise = Image.fromarray(draw.integers(0, 256, (resolution, resolution, 3), np.uint8))
+        images += [
+            Image.new("RGB", (resolution, resolution), tuple(colours[0].astype(int))),
+            Image.fromarray(blend.clip(0, 255).astype(np.uint8)),
+            Image.fromarray(np.where(stripes, colours[0], colours[1]).astype(np.uint8)),
+            noise.filter(ImageFilter.GaussianBlur(draw.uniform(0, 3))),
+        ]
+    return images
+
+
+# Training.
+
+
+def train_tiny(folder: Path, total_images: int | None) -> Training:
+    """`scalefp train experiment=tiny`, on the bundled data."""
+    overrides = ["experiment=tiny", "run.tensorboard=false"]
+    if total_images is not None:
+        overrides.append(f"schedule.total_images={total_images}")
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = OmegaConf.to_object(hydra.compose("train", overrides))
+    assert isinstance(config, TrainConfig)
+    begun = time.perf_counter()
+    train(config, folder)
+    seconds = time.perf_counter() - begun
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    # Names end in the count of images, so the last one is the latest.
+    grids = {path.name.split("-")[0]: path for path in sorted((folder / "grids").glob("*.png"))}
+    return Training([json.loads(line) for line in lines], grids, seconds)
+
+
+# All of it.
+
+
+def run(out: Path, release: str) -> Results:
+    """Everything but training, report and table; the files that are made lie in ``out``."""
+    begun = time.perf_counter()
+    model = scalefp.load(release)  # first: a wrong name must not cost the earlier results
+    claim(out)
+
+    say(f"issuing {len(HOLDERS)} keys and making their instances")
+    registry = scalefp.Registry(out / "keys.db")
+    recipients, instances = issue(model, registry, out)
+    shared, decibels = compare_keys(instances)
+
+    groups: list[Group] = []
+
+    def judge(title: str, files: Sequence[Path], expected: str | None, note: str = "") -> None:
+        groups.append(
+            judge_files(
+                title, files, expected=expected, model=model, registry=registry, fpr=FPR, note=note
+            )
+        )
+
+    say("sampling, reading and attributing images of the recipients")
+    for recipient, instance in zip(recipients, instances, strict=True):
+        images = to_pil(instance.sample(IMAGES, seed=recipient.seed))
+        files = save_images(out / "images" / recipient.holder, images)
+        judge(f"{recipient.holder}, PNG files", files, recipient.holder)
+    for recipient, png in zip(recipients, list(groups), strict=True):
+        files = save_jpegs(out / "images" / f"{recipient.holder}-jpeg", png.files, JPEG_QUALITY)
+        judge(f"{recipient.holder}, JPEG {JPEG_QUALITY} copies", files, recipient.holder)
+
+    onnx = None
+    if has_onnx():
+        say("exporting one instance to ONNX and running it")
+        holder = recipients[0].holder
+        made, onnx = run_onnx(instances[0], out / f"{holder}.onnx", seed=recipients[0].seed + 100)
+        files = save_images(out / "images" / f"{holder}-onnx", to_pil(made))
+        judge(f"{holder}, by ONNX Runtime", files, holder)
+    else:
+        say("ONNX is left out: install it with `pip install scalefp[onnx]`")
+
+    say("reading images that no recipient made")
+    stranger = model.instantiate(scalefp.Key.random(model.config.n_bits))
+    judge(
+        "a key never issued",
+        save_images(out / "images" / "never-issued", to_pil(stranger.sample(IMAGES, seed=99))),
+        None,
+        "Made by this very generator under a key that the registry does not hold.",
+    )
+    judge(
+        "training data",
+        save_images(out / "images" / "training-data", data_images()),
+        None,
+        "Pictures the release was trained on: they look alike but carry no fingerprint.",
+    )
+    judge(
+        "synthetic pictures",
+        save_images(out / "images" / "synthetic", synthetic_images(model.config.resolution)),
+        None,
+        "Colours, gradients, stripes and noise.",
+    )
+    return Results(
+        release=release,
+        model=model,
+        fpr=FPR,
+        recipients=recipients,
+        shared=shared,
+        psnr=decibels,
+        groups=groups,
+        onnx=onnx,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def table(results: Results) -> str:
+    """The summary in aligned columns."""
+    rows = [SUMMARY_HEAD, *summary(results.groups)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    if results.onnx is not None:
+        verdict = "ok" if results.onnx.right else "NOT OK"
+        lines.append(f"ONNX file and instance differ by {results.onnx.difference:.1e}: {verdict}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Issue, instantiate, sample, read, attribute.")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write")
+    parser.add_argument("--model", default="emoji", help="bundled name or release file")
+    parser.add_argument(
+        "--train-images", type=int, help="length of the tiny training in images, 0 for none"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        results = run(options.out, options.model)
+        save_sheet(options.out / "sheet.png", results)
+        save_report(options.out / "report.html", results)
+        print(table(results), flush=True)
+        if options.train_images != 0:
+            say("training a tiny model, to show that training runs")
+            training = train_tiny(options.out / "training", options.train_images)
+            save_report(options.out / "report.html", results, training)
+    except scalefp.UserError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    print(f"Report: {options.out / 'report.html'}   Sheet: {options.out / 'sheet.png'}")
+    return 0 if results.right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
