@@ -1,6 +1,6 @@
 """The generator: latent in at 4x4, key in through the weights, image out.
 
-key bits [b, n] --embedding--> [b, e] --affine per layer--> scales [b, C]
+key bits [b, n] --embedding--> [b, e] --linear, per layer--> scales [b, C]
 z [b, dz] --dense--> [b, C, 4, 4] --modulated blocks, x2 each--> skip-summed RGB [b, 3, R, R]
 """
 
