@@ -22,7 +22,7 @@ class Decoder(nn.Module):
       neighbourhood, and what is left over is correlated with one learned carrier per bit, as a
       spread-spectrum receiver does (Cox et al. 1997). From the first step on this gives the
       generator a fixed pattern to write for each bit, where a deep trunk alone has to discover
-      one: all 128 bits are learned at once, ten times sooner.
+      one by chance.
     """
 
     def __init__(self, config: ModelConfig) -> None:
