@@ -33,6 +33,7 @@ class ModelConfig:
     decoder_base: int = 2048  # the decoder's channel_base
     decoder_max: int = 256  # the decoder's channel_max
     decoder_carriers: bool = True  # read one learned carrier per bit beside the trunk
+    decoder_localizer: bool = False  # estimate how an image was cropped or turned, and undo it
 
     def check(self) -> None:
         """Raise :class:`UserError` unless the sizes can be built."""
@@ -82,6 +83,8 @@ class LossConfig:
     latent: float = 1.0  # recovered latent, MSE
     bits: float = 30.0  # key bits, BCE
     consistency: float = 30.0  # same latent under two keys, pixel MSE; see schedule.hide_psnr
+    geometry: float = 1.0  # where a cropped or turned image came from, distance in half images
+    elsewhere: float = 5.0  # key bits read at wrong frames, BCE: to be unsure there
     path_length: float = 0.0  # smoothness of image over key embedding (2 in StyleGAN2)
     path_length_interval: int = 8  # steps between path-length updates
     r1: float = 1.0  # gradient penalty on real images (gamma)
@@ -102,6 +105,8 @@ class ScheduleConfig:
     reading_psnr: float = 22.0  # dB between two keys' images of one latent, until all is readable
     hide_psnr: float = 29.0  # dB in the end; 0 = the consistency weight stays as it is in `loss`
     ramp_images: int = 100_000  # from reading_psnr to hide_psnr
+    # Share of the ramp after which the decoder also learns where not to read (loss.elsewhere).
+    elsewhere_from: float = 0.5
     decay_images: int = 50_000  # the learning rate falls to 0 over the last images
 
 
@@ -135,12 +140,16 @@ class TrainConfig:
 
     name: str = "default"  # names the run folder, runs/NAME
     seed: int = 0
+    # False: the same networks trained without keys, each latent of its own, as a baseline that
+    # tells what the fingerprint costs.
+    fingerprint: bool = True
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    # Perturbation -> probability, applied to what the decoder sees once all bits are readable.
+    # Perturbation -> probability, applied to what the decoder sees once all bits are readable,
+    # mildly at first and in full after schedule.ramp_images.
     perturb: dict[str, float] = field(default_factory=dict)
     run: RunConfig = field(default_factory=RunConfig)
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scalefp.geometry import distance
+
 
 def discriminator_terms(real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
     """Logistic loss of the discriminator on logits [b] (Goodfellow et al. 2014)."""
@@ -26,6 +28,11 @@ def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(real_logits.float().sum(), real, create_graph=True)
     return gradient.float().square().sum(dim=(1, 2, 3)).mean() / 2
+
+
+def adversarial(fake_logits: Tensor) -> Tensor:
+    """Non-saturating logistic loss of the generator on logits [b] (Goodfellow et al. 2014)."""
+    return F.softplus(-fake_logits.float()).mean()
 
 
 def consistency(images: Tensor) -> Tensor:
@@ -49,6 +56,9 @@ def generator_terms(
     recovered: Tensor,
     z: Tensor,
     images: Tensor,
+    frame: Tensor | None = None,
+    located: Tensor | None = None,
+    astray: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Terms of generator and decoder (Yu et al., ICLR 2022, eqs. 1-4), unweighted.
 
@@ -60,13 +70,22 @@ def generator_terms(
         recovered: decoder's latent [b, dz].
         z: the latents [b, dz].
         images: generated images in pairs [b, 3, H, W].
+        frame: which part of its image the decoder was shown [b, 2, 3]; with it comes ``located``,
+            the decoder's estimate, and the term ``geometry``, their distance in half images.
+        astray: decoder's logits [b / 4, n] of every fourth image read at wrong frames, for the
+            term ``elsewhere``: there the best it can say is that it does not know.
     """
-    return {
-        "adversarial": F.softplus(-fake_logits.float()).mean(),
+    terms = {
+        "adversarial": adversarial(fake_logits),
         "latent": F.mse_loss(recovered.float(), z.float()),
         "bits": key_bits(key_logits, bits, n_active),
         "consistency": consistency(images),
     }
+    if frame is not None and located is not None:
+        terms["geometry"] = distance(located, frame).mean()
+    if astray is not None:
+        terms["elsewhere"] = key_bits(astray, bits[::4], n_active)
+    return terms
 
 
 def path_lengths(images: Tensor, embedding: Tensor, noise: Tensor) -> Tensor:

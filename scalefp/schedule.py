@@ -34,8 +34,9 @@ class Progress:
     @classmethod
     def start(cls, config: TrainConfig) -> "Progress":
         """Before the first image."""
+        n_active = config.schedule.curriculum_bits or config.model.n_bits
         return cls(
-            n_active=config.schedule.curriculum_bits or config.model.n_bits,
+            n_active=n_active if config.fingerprint else 0,
             consistency_weight=config.loss.consistency,
         )
 
@@ -44,13 +45,22 @@ class Progress:
         """Whether all key bits have become readable."""
         return self.readable_at >= 0
 
+    def ramp(self, config: TrainConfig) -> float:
+        """How far the second phase is, 0..1: 0 until all bits are readable."""
+        if not self.readable:
+            return 0.0
+        return min(1.0, (self.images - self.readable_at) / max(1, config.schedule.ramp_images))
+
+    def astray(self, config: TrainConfig) -> bool:
+        """Whether the decoder is shown wrong frames, to learn to be unsure there."""
+        localizes = config.fingerprint and config.model.decoder_localizer
+        return localizes and self.ramp(config) >= config.schedule.elsewhere_from
+
     def target_psnr(self, config: TrainConfig) -> float:
         """How close the images of one latent under two keys should be now, in dB."""
         schedule = config.schedule
-        share = 0.0
-        if self.readable:
-            share = min(1.0, (self.images - self.readable_at) / max(1, schedule.ramp_images))
-        return schedule.reading_psnr + share * (schedule.hide_psnr - schedule.reading_psnr)
+        rise = schedule.hide_psnr - schedule.reading_psnr
+        return schedule.reading_psnr + self.ramp(config) * rise
 
     def advance(self, accuracy: float, difference: float, config: TrainConfig) -> None:
         """Account for one step: its bit accuracy and consistency term (unweighted)."""
@@ -70,12 +80,19 @@ class Progress:
 
     def weights(self, config: TrainConfig) -> dict[str, float]:
         """Weights of the generator's loss terms."""
-        return {
+        if not config.fingerprint:
+            return {"adversarial": config.loss.adversarial}
+        weights = {
             "adversarial": config.loss.adversarial,
             "latent": config.loss.latent,
             "bits": config.loss.bits,
             "consistency": self.consistency_weight,
         }
+        if config.model.decoder_localizer:
+            weights["geometry"] = config.loss.geometry
+            if self.astray(config):
+                weights["elsewhere"] = config.loss.elsewhere
+        return weights
 
 
 def psnr(difference: float) -> float:

@@ -1,7 +1,6 @@
 """``scalefp train``: one visible loop, resumed exactly by the same command.
 
-Progress counts images. All randomness of a step comes from (seed, process, images seen), so that a
-run that was stopped goes on as if it had not been.
+Progress counts images. What one step does is in step.py.
 """
 
 import json
@@ -10,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,15 +22,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from scalefp import losses, perturb
+from scalefp import perturb
 from scalefp.config import TrainConfig, conf_dir
-from scalefp.data import ImageSet, sample_indices
-from scalefp.distributed import World, join, leave, pick_device, pick_precision
+from scalefp.data import ImageSet
+from scalefp.distributed import join, leave, pick_device, pick_precision
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
 from scalefp.generator import Generator
-from scalefp.images import grid, save_png, to_float, to_uint8
-from scalefp.schedule import learning_rate, psnr, step_generator
+from scalefp.images import grid, save_png, to_uint8
+from scalefp.schedule import psnr
+from scalefp.step import step
 from scalefp.training_state import TrainingState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -53,115 +52,6 @@ def picture_grids(generator: Generator) -> dict[str, Tensor]:
     difference = (keys[8:] - keys[:8].repeat(3, 1, 1, 1)) * 10
     pictures = {"latents": latents, "keys": keys, "difference": difference}
     return {name: to_uint8(images).cpu() for name, images in pictures.items()}
-
-
-def step(
-    config: TrainConfig,
-    state: TrainingState,
-    data: ImageSet,
-    world: World,
-    precision: torch.dtype,
-) -> dict[str, float]:
-    """One step of all networks on ``optimizer.batch`` images; moves the curriculum on.
-
-    Returns:
-        The unweighted loss terms and the bit accuracy, averaged over the processes.
-    """
-    generator, decoder, discriminator = state.generator, state.decoder, state.discriminator
-    progress = state.progress
-    options, loss, device = config.optimizer, config.loss, world.device
-    share = options.batch // world.size  # images of this process
-    draw = step_generator(config.seed, world.rank, progress.images)
-    number = progress.images // options.batch
-    terms: dict[str, Tensor] = {}
-    for optimizer in (state.reader_optimizer, state.discriminator_optimizer):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, progress.images)
-
-    def cast() -> Any:
-        mixed = precision != torch.float32
-        return torch.autocast(device.type, precision) if mixed else nullcontext()
-
-    # Data, latents and keys: each latent under two keys, pairs side by side.
-    indices = sample_indices(len(data), config.seed, progress.images, options.batch)
-    real = to_float(data.batch(indices[world.rank :: world.size])).to(device)
-    if config.data.flip:
-        mirrored = torch.rand(share, generator=draw) < 0.5
-        real[mirrored] = real[mirrored].flip(3)
-    z = torch.randn(share // 2, config.model.latent_dim, generator=draw)
-    z = z.repeat_interleave(2, dim=0).to(device)
-    bits = torch.randint(0, 2, (share, config.model.n_bits), generator=draw).to(device)
-    with cast():
-        fake = generator(z, bits, progress.n_active)
-
-    # Discriminator.
-    discriminator.requires_grad_(True)
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
-    with cast():
-        parts = losses.discriminator_terms(discriminator(real), discriminator(fake.detach()))
-    (parts["real"] + parts["fake"]).backward()
-    terms["discriminator_real"], terms["discriminator_fake"] = parts["real"], parts["fake"]
-    if loss.r1 and number % loss.r1_interval == 0:
-        real.requires_grad_(True)
-        with cast():
-            penalty = losses.r1_penalty(discriminator(real), real)
-        (penalty * loss.r1 * loss.r1_interval).backward()
-        terms["r1"] = penalty
-    world.average_gradients(discriminator)
-    state.discriminator_optimizer.step()
-
-    # Generator and decoder.
-    discriminator.requires_grad_(False)
-    state.reader_optimizer.zero_grad(set_to_none=True)
-    seen = perturb.through_file(fake, config.perturb if progress.readable else {}, draw)
-    with cast():
-        fake_logits = discriminator(fake)
-        key_logits, recovered = decoder(seen)
-    generator_terms = losses.generator_terms(
-        fake_logits=fake_logits,
-        key_logits=key_logits,
-        bits=bits,
-        n_active=progress.n_active,
-        recovered=recovered,
-        z=z,
-        images=fake,
-    )
-    losses.total(generator_terms, progress.weights(config)).backward()
-    terms |= generator_terms
-    if loss.path_length and number % loss.path_length_interval == 0:
-        embedding = generator.embedding(bits[::2], progress.n_active)
-        with cast():
-            images = generator.synthesize(z[::2], embedding)
-        noise = torch.randn(images.shape, generator=draw).to(device)
-        lengths = losses.path_lengths(images, embedding, noise)
-        progress.path_mean += 0.01 * (
-            float(world.average(lengths.detach().mean())) - progress.path_mean
-        )
-        penalty = (lengths - progress.path_mean).square().mean()
-        (penalty * loss.path_length * loss.path_length_interval).backward()
-        terms["path_length"] = penalty
-    for module in (generator, decoder):
-        world.average_gradients(module)
-    state.reader_optimizer.step()
-
-    # Averaged weights; early on the average is kept short.
-    half_life = min(options.ema_images, 0.05 * (progress.images + options.batch))
-    weight = 1 - 0.5 ** (options.batch / half_life)
-    with torch.no_grad():
-        for average, current in (
-            (state.average_generator, generator),
-            (state.average_decoder, decoder),
-        ):
-            weights = [parameter.detach() for parameter in current.parameters()]
-            torch._foreach_lerp_(list[Tensor](average.parameters()), weights, weight)
-
-    n_active = progress.n_active
-    correct = (key_logits[:, :n_active] > 0) == (bits[:, :n_active] > 0)
-    terms["bit_accuracy"] = correct.float().mean()
-    means = world.average(torch.stack([term.detach().float() for term in terms.values()]))
-    values = dict(zip(terms, means.tolist(), strict=True))
-    progress.advance(values["bit_accuracy"], values["consistency"], config)
-    return values
 
 
 def check_finite(terms: dict[str, float], images: int) -> None:
@@ -270,15 +160,17 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
             if (progress.images // batch) % config.run.log_steps == 0 or finished:
                 figures = {"images": progress.images, "n_active": progress.n_active}
                 figures |= {name: sum(values) / len(values) for name, values in recent.items()}
-                figures["psnr"] = psnr(figures["consistency"])
-                figures["consistency_weight"] = progress.consistency_weight
                 seconds, since = time.monotonic() - since, time.monotonic()
-                figures["images_per_second"] = batch * len(recent["bits"]) / max(seconds, 1e-9)
+                steps = len(recent["adversarial"])
+                figures["images_per_second"] = batch * steps / max(seconds, 1e-9)
                 recent = {}
-                bar.set_postfix_str(
-                    f"bits {figures['bit_accuracy']:.3f} of {progress.n_active}, "
-                    f"key hides at {figures['psnr']:.1f} dB"
-                )
+                if config.fingerprint:
+                    figures["psnr"] = psnr(figures["consistency"])
+                    figures["consistency_weight"] = progress.consistency_weight
+                    bar.set_postfix_str(
+                        f"bits {figures['bit_accuracy']:.3f} of {progress.n_active}, "
+                        f"key hides at {figures['psnr']:.1f} dB"
+                    )
                 if world.is_main:
                     with log.open("a") as file:
                         file.write(json.dumps(figures) + "\n")

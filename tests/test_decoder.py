@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from scalefp.config import ModelConfig
 from scalefp.decoder import Decoder
+from scalefp.geometry import identity_frame, similarity, warp
 
 
 def build(resolution=32, **options):
@@ -117,3 +118,51 @@ def test_carriers_off_leaves_the_trunk_and_the_latent_as_they_are():
     )
     assert torch.equal(latent, plain_latent)
     assert not torch.allclose(logits, plain_logits, atol=1e-3)
+
+
+# Frames.
+
+
+def test_without_a_frame_and_at_the_identity_it_reads_the_same():
+    decoder, images = build(64, decoder_localizer=True), pictures(64)
+    for a, b in zip(decoder(images), decoder(images, identity_frame(3)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("carriers", [True, False])
+def test_an_image_read_at_its_frame_is_read_as_before_it_was_turned(carriers):
+    decoder, images = build(64, decoder_carriers=carriers), pictures(64)
+    quarter = similarity(*torch.tensor([[1.0], [90.0], [0.0], [0.0]])).expand(3, -1, -1)
+    turned = warp(images, quarter)
+    assert (decoder(turned)[0] - decoder(images)[0]).abs().max() > 0.1
+    torch.testing.assert_close(
+        decoder(turned, quarter)[0], decoder(images)[0], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_carriers_do_not_see_what_the_image_does_not_reach():
+    decoder = build(32)
+    with torch.no_grad():
+        decoder.output.weight.zero_()
+        decoder.content.weight.zero_()
+    images, half = pictures(32), similarity(*torch.tensor([[0.5], [0.0], [0.0], [0.0]]))
+    seen = decoder(warp(images, half.expand(3, -1, -1)), half.expand(3, -1, -1))[0]
+    outside = decoder.carriers.weight.unflatten(1, (12, 16, 16))[:, :, 4:12, 4:12]
+    with torch.no_grad():
+        outside.zero_()
+    middle_only = decoder(warp(images, half.expand(3, -1, -1)), half.expand(3, -1, -1))[0]
+    assert (seen - middle_only).abs().max() > 0.1
+    # Without carriers in the middle nothing is left but what interpolation smears over the edge.
+    with torch.no_grad():
+        decoder.carriers.weight.unflatten(1, (12, 16, 16))[:, :, 3:13, 3:13] = 0
+    none = decoder(warp(images, half.expand(3, -1, -1)), half.expand(3, -1, -1))[0]
+    torch.testing.assert_close(none, torch.zeros_like(none), atol=1e-5, rtol=0)
+
+
+def test_the_localizer_starts_near_the_identity_and_learns():
+    decoder, images = build(32, decoder_localizer=True), pictures(32)
+    located = decoder.locate(images)
+    assert located.shape == (3, 2, 3)
+    torch.testing.assert_close(located, identity_frame(3), atol=0.1, rtol=0)
+    located.square().sum().backward()
+    assert decoder.localizer.stem.weight.grad.abs().sum() > 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from scalefp.geometry import identity_frame
 from scalefp.losses import (
     consistency,
     discriminator_terms,
@@ -73,6 +74,14 @@ def test_terms_of_a_perfect_generator_and_decoder_vanish():
     assert set(terms) == {"adversarial", "latent", "bits", "consistency"}
     for name, term in terms.items():
         assert term.item() == pytest.approx(0, abs=1e-6), name
+
+
+def test_the_geometry_term_is_the_distance_of_the_frames():
+    still = identity_frame(2)
+    aside = still + torch.tensor([[0.0, 0.0, 0.3], [0.0, 0.0, 0.4]])
+    terms = terms_of(frame=aside, located=torch.stack([still[0], aside[1]]))
+    assert terms["geometry"].item() == pytest.approx(0.25, abs=1e-3)
+    assert "geometry" not in terms_of(frame=aside)  # no localizer, nothing to compare
 
 
 def test_half_precision_inputs_give_single_precision_losses():

@@ -224,3 +224,42 @@ def test_the_randomness_of_a_step_follows_from_seed_process_and_progress_alone()
     draws = [draw(*place) for place in places]
     assert draws == [draw(*place) for place in places]
     assert len(set(draws)) == len(places)
+
+
+def test_the_ramp_runs_from_readable_to_full():
+    config = options(ramp_images=200)
+    progress = Progress.start(config)
+    progress.images = 500
+    assert progress.ramp(config) == 0
+    progress.readable_at = 500
+    assert progress.ramp(config) == 0
+    progress.images = 550
+    assert progress.ramp(config) == pytest.approx(0.25)
+    progress.images = 5000
+    assert progress.ramp(config) == 1
+
+
+def test_without_keys_no_bit_is_active_and_only_realism_counts():
+    config = options()
+    config.fingerprint = False
+    progress = Progress.start(config)
+    assert progress.n_active == 0
+    assert progress.weights(config) == {"adversarial": config.loss.adversarial}
+
+
+def test_the_geometry_term_counts_where_there_is_a_localizer():
+    config = options()
+    assert "geometry" not in Progress.start(config).weights(config)
+    config.model.decoder_localizer = True
+    assert Progress.start(config).weights(config)["geometry"] == config.loss.geometry
+
+
+def test_the_decoder_is_led_astray_only_late_in_the_ramp():
+    config = options(ramp_images=200, elsewhere_from=0.5)
+    config.model.decoder_localizer = True
+    progress = Progress.start(config)
+    progress.readable_at = 1000
+    progress.images = 1099
+    assert "elsewhere" not in progress.weights(config)
+    progress.images = 1100
+    assert progress.weights(config)["elsewhere"] == config.loss.elsewhere

@@ -31,13 +31,17 @@ from scalefp.config import (
 )
 from scalefp.data import ImageSet
 from scalefp.errors import UserError
+from scalefp.generator import Generator
+from scalefp.geometry import identity_frame, similarity
 from scalefp.images import save_png, to_float, to_pil
 from scalefp.key import Key
 from scalefp.model import load
+from scalefp.step import FRAME_ERROR, reading_frame
 from scalefp.train import train
 from scalefp.training_state import TrainingState
 
 BATCH = 8
+PERTURBED = {"crop": 0.3, "rotation": 0.3, "jpeg": 0.3, "resize": 0.3}
 NETWORKS = ("generator", "decoder", "discriminator", "average_generator", "average_decoder")
 OPTIMIZERS = ("reader_optimizer", "discriminator_optimizer")
 
@@ -72,15 +76,16 @@ def options(source, *, steps=4, **changes):
         model=ModelConfig(
             resolution=16, n_bits=8, latent_dim=4, channel_base=64, channel_max=8,
             embedding_width=8, decoder_resolution=16, decoder_base=64, decoder_max=8,
+            decoder_localizer=True,
         ),
         data=DataConfig(source=str(source), flip=True),
         loss=LossConfig(path_length=1.0, path_length_interval=2, r1_interval=3),
         schedule=ScheduleConfig(
             total_images=steps * BATCH, decay_images=0, ramp_images=3 * BATCH,
-            curriculum_bits=4, curriculum_accuracy=0.0,
+            curriculum_bits=4, curriculum_accuracy=0.0, elsewhere_from=0.0,
         ),
         optimizer=OptimizerConfig(batch=BATCH),
-        perturb={"jpeg": 0.3, "resize": 0.3},
+        perturb=dict(PERTURBED),
         run=RunConfig(
             device="cpu", precision="fp32", log_steps=1, grid_images=10**6, tensorboard=False
         ),
@@ -277,8 +282,8 @@ def test_a_finished_training_run_again_changes_nothing(pictures, straight):
         ({"seed": 7}, "seed=1.*7"),
         ({"optimizer__batch": 4}, r"optimizer\.batch"),
         ({"loss__bits": 3.0}, r"loss\.bits"),
-        ({"perturb": {"jpeg": 0.3}}, r"perturb\.resize"),
-        ({"perturb": {"jpeg": 0.3, "resize": 0.3, "webp": 0.3}}, r"perturb\.webp"),
+        ({"perturb": {k: v for k, v in PERTURBED.items() if k != "resize"}}, r"perturb\.resize"),
+        ({"perturb": PERTURBED | {"webp": 0.3}}, r"perturb\.webp"),
         ({"perturb": {}}, "perturb"),
         ({"model__n_bits": 9}, r"model\.n_bits"),
     ],
@@ -364,7 +369,7 @@ def bad_at(function, call):
     ("function", "term"),
     [
         ("consistency", "consistency"),
-        ("key_bits", "bits"),
+        ("key_bits", "elsewhere"),
         ("r1_penalty", "r1"),
         ("path_lengths", "path_length"),
     ],
@@ -416,7 +421,8 @@ def test_the_weights_are_those_of_the_schedule(pictures, tmp_path, monkeypatch):
     train(config, tmp_path)
     weights = [arguments[1] for arguments, _ in calls]
     assert weights[0] == {
-        "adversarial": 0.7, "latent": 0.3, "bits": 5.0, "consistency": config.loss.consistency
+        "adversarial": 0.7, "latent": 0.3, "bits": 5.0, "consistency": config.loss.consistency,
+        "geometry": config.loss.geometry, "elsewhere": config.loss.elsewhere,
     }  # fmt: skip
     moved = [line["consistency_weight"] for line in log_of(tmp_path)]
     assert [w["consistency"] for w in weights[1:]] == moved[:-1]  # logged after the step
@@ -424,16 +430,75 @@ def test_the_weights_are_those_of_the_schedule(pictures, tmp_path, monkeypatch):
 
 
 def test_the_decoder_sees_what_comes_back_from_files(pictures, tmp_path, monkeypatch):
-    files = spy(monkeypatch, perturb, "through_file", replace=torch.zeros_like)
+    def blank(result):
+        return torch.zeros_like(result[0]), identity_frame(BATCH)
+
+    files = spy(monkeypatch, perturb, "perturb_images", replace=blank)
     terms = spy(monkeypatch, losses, "generator_terms")
     config = options(pictures, steps=4)
     train(config, tmp_path)
     for _, seen in terms:  # all files alike, so all readings alike
         assert torch.equal(seen["key_logits"], seen["key_logits"][:1].expand(BATCH, -1))
         assert not torch.equal(seen["images"][0], seen["images"][2])
-    # Perturbations wait until the bits are readable.
+    # Perturbations wait until the bits are readable, and begin mildly.
     assert [arguments[1] for arguments, _ in files][0] == {}
     assert [arguments[1] for arguments, _ in files][-1] == config.perturb
+    severity = [arguments[3] for arguments, _ in files]
+    assert severity[0] == 0 < severity[-1] < 1 and severity == sorted(severity)
+
+
+def test_the_localizer_learns_the_frames_that_the_images_met(pictures, tmp_path, monkeypatch):
+    calls = spy(monkeypatch, losses, "generator_terms")
+    train(options(pictures, steps=6), tmp_path)
+    still = identity_frame(BATCH)
+    assert torch.equal(calls[0][1]["frame"], still)  # before the bits are readable
+    assert not torch.equal(calls[-1][1]["frame"], still)
+    assert all(terms["located"].shape == (BATCH, 2, 3) for _, terms in calls)
+    assert all("geometry" in line for line in log_of(tmp_path))
+
+
+def test_moved_images_are_read_near_the_true_frame_or_at_the_estimate_and_others_as_they_are():
+    frame = identity_frame(400)
+    frame[:300] = similarity(*torch.tensor([[0.5], [20.0], [0.2], [0.1]])).expand(300, -1, -1)
+    located = torch.full((400, 2, 3), 7.0)
+    read = reading_frame(frame, located, torch.Generator().manual_seed(0))
+    assert torch.equal(read[300:], frame[300:])
+    estimated = (read[:300] == 7).all(dim=2).all(dim=1)
+    assert 100 < estimated.sum() < 200
+    error = (read - frame)[:300][~estimated]
+    assert 0.8 * FRAME_ERROR < error.std() < 1.2 * FRAME_ERROR
+    assert reading_frame(frame, None, torch.Generator()) is None
+
+
+def test_without_a_localizer_moved_images_are_read_as_they_are(pictures, tmp_path, monkeypatch):
+    calls = spy(monkeypatch, losses, "generator_terms")
+    train(options(pictures, steps=3, model__decoder_localizer=False), tmp_path)
+    assert all(terms["located"] is None for _, terms in calls)
+    assert not any("geometry" in line for line in log_of(tmp_path))
+
+
+def test_the_twin_without_keys_is_the_same_training_but_for_the_keys(pictures, tmp_path):
+    twin = options(pictures, steps=3, fingerprint=False)
+    train(twin, tmp_path)
+    lines = log_of(tmp_path)
+    assert {line["n_active"] for line in lines} == {0}
+    for line in lines:
+        assert {"adversarial", "discriminator_real", "discriminator_fake"} <= line.keys()
+        assert not {"bits", "bit_accuracy", "consistency", "geometry", "elsewhere"} & line.keys()
+    generator = load(tmp_path / "release.safetensors").generator
+    marked = TrainingState.build(options(pictures), torch.device("cpu")).generator
+    shapes = {name: tensor.shape for name, tensor in generator.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in marked.state_dict().items()}
+    z = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    a, b = (generator(z, torch.full((2, 8), bit), 0) for bit in (0, 1))
+    assert torch.equal(a, b)
+
+
+def test_the_twin_sees_as_many_images_and_twice_the_latents(pictures, tmp_path, monkeypatch):
+    calls = spy(monkeypatch, Generator, "forward")
+    train(options(pictures, steps=1, fingerprint=False), tmp_path)
+    z = calls[0][0][1]
+    assert len(z) == BATCH == len(z.unique(dim=0))
 
 
 @pytest.mark.parametrize("flip", [False, True])
