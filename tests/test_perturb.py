@@ -1,5 +1,6 @@
 """Perturbations: every entry of the table, its two forms, chance, geometry and independence."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -319,6 +320,15 @@ def test_gradients_are_finite_even_where_formulas_have_poles(name, kind):
         assert gradient.abs().sum() > 0
 
 
+def test_brightening_by_gamma_is_continuous_and_never_steeper_than_at_the_least_level():
+    values = torch.linspace(0, 3 / 255, 301)
+    images = (2 * values - 1).expand(1, 3, 301, 301)
+    curve = (training_form("gamma", images, -1.5)[0, 0, 0] + 1) / 2
+    rises = curve.diff() / values.diff()
+    assert rises.min() > 0
+    assert rises.max() <= 1.01 * 255 * (1 / 255) ** 2**-1.5
+
+
 # Geometry.
 
 
@@ -487,6 +497,35 @@ def test_each_image_meets_at_most_one_change_of_either_sort_as_often_as_asked(mo
     # Strengths are uniform over the range, and not tied to which perturbation it is.
     assert 2 <= min(strengths) < 2.1 and 5.9 < max(strengths) <= 6
     assert np.mean(strengths) == pytest.approx(4, abs=0.15)
+
+
+@pytest.mark.parametrize("name", ["brightness", "noise", "rotation"])
+def test_what_is_out_of_range_is_clipped_before_anything_happens_to_it(name):
+    images = 2 * pictures()
+    seen, _ = perturb_images(images, {name: 1.0}, source())
+    clipped, _ = perturb_images(images.clamp(-1, 1), {name: 1.0}, source())
+    assert torch.equal(seen, clipped)
+
+
+def test_equal_images_of_a_batch_meet_chance_of_their_own():
+    grey = torch.zeros(8, 3, 16, 16)
+    seen, _ = perturb_images(grey, {"noise": 1.0}, source())
+    alike = np.corrcoef(seen.flatten(1).numpy())
+    assert np.abs(alike - np.eye(8)).max() < 0.2
+    turned = perturb_images(pictures(1).expand(8, -1, -1, -1), {"rotation": 1.0}, source())[1]
+    assert len({tuple(matrix.flatten().tolist()) for matrix in turned}) == 8
+
+
+def test_what_shrinks_does_not_alias(monkeypatch):
+    half = dataclasses.replace(PERTURBATIONS["screenshot"], mild=0.5, severe=0.5)
+    monkeypatch.setitem(perturb.PERTURBATIONS, "screenshot", half)
+    rows = torch.arange(32)
+    checks = (1.0 - 2 * ((rows[:, None] + rows) % 2)).expand(4, 3, 32, 32)
+    seen, matrices = perturb_images(checks, {"screenshot": 1.0}, source())
+    where = F.affine_grid(matrices, list(checks.shape), align_corners=False)
+    inside = (where.abs() < 0.9).all(dim=3)[:, None].expand_as(checks)
+    assert inside.float().mean() > 0.15
+    assert seen[inside].abs().mean() < 0.05
 
 
 def test_a_combination_is_not_perturbed_any_further():
