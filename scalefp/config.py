@@ -105,6 +105,8 @@ class ScheduleConfig:
     reading_psnr: float = 22.0  # dB between two keys' images of one latent, until all is readable
     hide_psnr: float = 29.0  # dB in the end; 0 = the consistency weight stays as it is in `loss`
     ramp_images: int = 100_000  # from reading_psnr to hide_psnr
+    # Share of the moved images that are read at the localizer's estimate instead of near the truth.
+    guessed: float = 0.5
     # Share of the ramp after which the decoder also learns where not to read (loss.elsewhere).
     elsewhere_from: float = 0.5
     decay_images: int = 50_000  # the learning rate falls to 0 over the last images
@@ -139,6 +141,7 @@ class TrainConfig:
     """Everything ``scalefp train`` knows."""
 
     name: str = "default"  # names the run folder, runs/NAME
+    start_from: str = ""  # state.pt of another run, of the same model, to go on from
     seed: int = 0
     # False: the same networks trained without keys, each latent of its own, as a baseline that
     # tells what the fingerprint costs.

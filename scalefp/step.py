@@ -22,17 +22,19 @@ from scalefp.training_state import TrainingState
 FRAME_ERROR = 0.015  # of the frames at which training reads, in half images: half a decoder pixel
 
 
-def reading_frame(frame: Tensor, located: Tensor | None, draw: torch.Generator) -> Tensor | None:
+def reading_frame(
+    frame: Tensor, located: Tensor | None, guessed: float, draw: torch.Generator
+) -> Tensor | None:
     """The frame [b, 2, 3] at which the decoder reads in a training step.
 
-    Where the image was moved: for one half the true frame, a little off, since in use it is found
-    by trial; for the other half the localizer's estimate. None if there is no localizer, so that
+    Where the image was moved: the true frame, a little off, since in use it is found by trial; or
+    with probability ``guessed`` the localizer's estimate. None if there is no localizer, so that
     the decoder learns to read images as they are.
     """
     if located is None:
         return None
     off = torch.randn(frame.shape, generator=draw) * FRAME_ERROR
-    guess = torch.rand(len(frame), generator=draw) < 0.5
+    guess = torch.rand(len(frame), generator=draw) < guessed
     still = torch.eye(2, 3)
     moved = (frame.cpu() != still).any(dim=2).any(dim=1)
     near = torch.where(guess[:, None, None], located.detach().float().cpu(), frame.cpu() + off)
@@ -120,7 +122,9 @@ def step(
         )
         with cast():
             located = decoder.locate(seen) if decoder.localizer is not None else None
-            key_logits, recovered = decoder(seen, reading_frame(frame, located, draw))
+            key_logits, recovered = decoder(
+                seen, reading_frame(frame, located, config.schedule.guessed, draw)
+            )
             astray = None
             if progress.astray(config):  # for the decoder alone: no matter of the generator's
                 astray, _ = decoder(seen[::4].detach(), wrong_frames(frame[::4], draw))

@@ -78,22 +78,27 @@ class TrainingState:
         )
 
     def restore(self, run_dir: Path, config: TrainConfig) -> None:
-        """Go on from ``state.pt`` if there is one.
+        """Go on from ``state.pt`` if there is one, else from ``start_from`` if that is given.
 
         Raises:
-            UserError: it is damaged, or belongs to a training with other options.
+            UserError: it is damaged or missing, or belongs to a training with other options (of
+                ``start_from`` only the model's have to be the same).
         """
-        path = run_dir / "state.pt"
+        path, binding = run_dir / "state.pt", ""
         if not path.exists():
-            return
+            if not config.start_from:
+                return
+            path, binding = Path(config.start_from), "model."
         saved = load_state(path)
         try:
             before, now = saved["config"], flat_options(config)
             for name in sorted(before.keys() | now.keys()):
-                if before.get(name) != now.get(name) and not name.startswith(FREE_OPTIONS):
+                bound = name.startswith(binding) and not name.startswith(FREE_OPTIONS)
+                if bound and before.get(name) != now.get(name):
                     raise UserError(
-                        f"{run_dir} holds a training with {name}={before.get(name)}, not "
-                        f"{now.get(name)}: choose another name= or remove that folder"
+                        f"{path.parent} holds a training with {name}={before.get(name)}, not "
+                        f"{now.get(name)}: "
+                        + ("set it so" if binding else "choose another name= or remove that folder")
                     )
             self.progress = Progress(**saved["progress"])
             for name, part in self._parts().items():

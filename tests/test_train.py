@@ -266,6 +266,31 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_another_run_is_gone_on_from_under_other_options(pictures, straight, tmp_path):
+    before = contents(straight)
+    options_now = options(
+        pictures, steps=10, perturb={"jpeg": 0.9}, start_from=str(straight / "state.pt")
+    )
+    train(options_now, tmp_path)
+    state, origin = load_state(tmp_path / "state.pt"), load_state(straight / "state.pt")
+    assert [line["images"] for line in log_of(tmp_path)] == [9 * BATCH, 10 * BATCH]
+    assert state["progress"]["readable_at"] == origin["progress"]["readable_at"]
+    assert contents(straight) == before
+    # Two steps from there, not from new weights.
+    moved = (state["generator"]["input.weight"] - origin["generator"]["input.weight"]).abs().max()
+    assert 0 < moved < 0.01
+    train(options_now, tmp_path)  # from its own state, no longer from the other's
+    assert len(log_of(tmp_path)) == 2
+
+
+def test_a_start_that_is_missing_or_of_another_model_is_refused(pictures, straight, tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        train(options(pictures, start_from="nowhere/state.pt"), tmp_path / "a")
+    with pytest.raises(UserError, match=r"model\.latent_dim"):
+        other = options(pictures, model__latent_dim=5, start_from=str(straight / "state.pt"))
+        train(other, tmp_path / "b")
+
+
 def test_a_finished_training_run_again_changes_nothing(pictures, straight):
     before = contents(straight)
     figures = train(options(pictures, steps=8), straight)
@@ -461,13 +486,15 @@ def test_moved_images_are_read_near_the_true_frame_or_at_the_estimate_and_others
     frame = identity_frame(400)
     frame[:300] = similarity(*torch.tensor([[0.5], [20.0], [0.2], [0.1]])).expand(300, -1, -1)
     located = torch.full((400, 2, 3), 7.0)
-    read = reading_frame(frame, located, torch.Generator().manual_seed(0))
+    read = reading_frame(frame, located, 0.5, torch.Generator().manual_seed(0))
     assert torch.equal(read[300:], frame[300:])
     estimated = (read[:300] == 7).all(dim=2).all(dim=1)
     assert 100 < estimated.sum() < 200
     error = (read - frame)[:300][~estimated]
     assert 0.8 * FRAME_ERROR < error.std() < 1.2 * FRAME_ERROR
-    assert reading_frame(frame, None, torch.Generator()) is None
+    assert reading_frame(frame, None, 0.5, torch.Generator()) is None
+    near = reading_frame(frame, located, 0.0, torch.Generator().manual_seed(0))
+    assert (near - frame).abs().max() < 6 * FRAME_ERROR
 
 
 def test_without_a_localizer_moved_images_are_read_as_they_are(pictures, tmp_path, monkeypatch):
