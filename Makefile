@@ -3,10 +3,10 @@ BIN := .venv/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench
+.PHONY: help install demo test postgresql lint bench
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -22,13 +22,17 @@ demo: .venv/.installed-demo ## three recipients' images, attributed; report in d
 	$(BIN)/python experiments/demo/demo.py --out demo
 
 test: export OMP_NUM_THREADS := 1
-test: .venv/.installed-test ## run the tests
-	$(BIN)/python -m pytest
+test: .venv/.installed-test ## run the tests, beside a PostgreSQL server where that is installed
+	.ci/with-postgresql $(BIN)/python -m pytest
+
+postgresql: ## install Debian's PostgreSQL for the tests (as root)
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql
 
 lint: .venv/.installed-lint ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.installed-demo ## measure speed and memory
+bench: .venv/.installed-demo ## measure speed and memory, each figure beside a peer or a limit
 	$(BIN)/python experiments/performance/bench.py

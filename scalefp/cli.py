@@ -8,77 +8,26 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 from scalefp import __version__, commands
+from scalefp.arguments import (
+    Parser,
+    add_command,
+    add_list,
+    add_options,
+    count,
+    port,
+    probability,
+    seed,
+)
+from scalefp.bench.command import add_bench_command
 from scalefp.errors import UserError
+from scalefp.registry_arguments import add_registry_commands
+from scalefp.service import serve
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-
-
-class Parser(argparse.ArgumentParser):
-    """Says a mistake in one sentence, like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see `{self.prog} --help`)")
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text!r}")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"a whole number from 0 to 2^63 - 1, not {text!r}")
-    return int(text)
-
-
-def probability(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(
-            f"a probability between 0 and 1 is needed, for example 1e-6, not {text!r}"
-        )
-    return value
-
-
-def add_command(
-    to: Any, name: str, run: Callable[[argparse.Namespace], int] | None, what: str, example: str
-) -> Parser:
-    """A subcommand with its help; ``run`` (None in a group) returns the exit code."""
-    parser: Parser = to.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run, prog=parser.prog, list_name=None)
-    return parser
-
-
-def add_options(parser: Parser, *names: str) -> None:
-    """Options that several subcommands share."""
-    texts = {
-        "model": "release: a bundled name or the path of a release file",
-        "registry": "registry: an SQLite file or a database URL",
-    }
-    for name in names:
-        parser.add_argument(f"--{name}", required=True, metavar=name.upper(), help=texts[name])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-
-def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> None:
-    """A list that may also go on behind options, which argparse alone does not allow."""
-    parser.add_argument(name, nargs=nargs, metavar=metavar, help=text)
-    parser.set_defaults(list_name=name)
 
 
 def add_hydra_commands(to: Any) -> None:
@@ -100,38 +49,11 @@ def add_hydra_commands(to: Any) -> None:
         add_list(parser, "overrides", "NAME=VALUE", "*", "options; --cfg job shows them all")
 
 
-def add_key_commands(to: Any) -> None:
-    files = "--registry keys.db"
-    registry = add_command(
-        to, "registry", None, "issue, list, show and revoke keys", f"scalefp registry list {files}"
-    )
-    actions = registry.add_subparsers(required=True, dest="action", metavar="ACTION")
-    issue = add_command(
-        actions, "issue", commands.run_issue, "draw a new random key for a holder and print it",
-        f"scalefp registry issue recipient-a {files} --model emoji",
-    )  # fmt: skip
-    add_options(issue, "registry", "model")
-    listing = add_command(
-        actions, "list", commands.run_list, "list the holders of all keys ever issued",
-        f"scalefp registry list {files} --json",
-    )  # fmt: skip
-    add_options(listing, "registry")
-    showing = add_command(
-        actions, "show", commands.run_show, "print every key ever issued to a holder",
-        f"scalefp registry show recipient-a {files}",
-    )  # fmt: skip
-    add_options(showing, "registry")
-    revoke = add_command(
-        actions, "revoke", commands.run_revoke, "revoke a holder's key; attribution still finds it",
-        f"scalefp registry revoke recipient-a {files}",
-    )  # fmt: skip
-    add_options(revoke, "registry")
-    for parser in (issue, showing, revoke):
-        parser.add_argument("holder", metavar="HOLDER", help="name of the recipient")
-
+def add_instance_commands(to: Any) -> None:
     instantiate = add_command(
         to, "instantiate", commands.run_instantiate, "write the network of one key",
-        f"scalefp instantiate --model emoji {files} --holder recipient-a --out a.safetensors",
+        "scalefp instantiate --model emoji --registry keys.db --holder recipient-a "
+        "--out a.safetensors",
     )  # fmt: skip
     add_options(instantiate, "model")
     which = instantiate.add_mutually_exclusive_group(required=True)
@@ -168,11 +90,21 @@ def add_image_commands(to: Any) -> None:
         "scalefp attribute --model emoji --registry keys.db images --same-source",
     )  # fmt: skip
     add_options(attribute, "model", "registry")
-    attribute.add_argument(
+    sources = attribute.add_mutually_exclusive_group()
+    sources.add_argument(
         "--same-source",
         action="store_true",
         help="all images come from one source: judge them as one",
     )
+    sources.add_argument(
+        "--group",
+        action="store_true",
+        help="judge as one what reads alike; a name then means some images of its group",
+    )
+    attribute.add_argument(
+        "--form", choices=("soft", "hard"), default="soft",
+        help="weigh each bit by how sure it was read (soft, default), or count matches (hard)",
+    )  # fmt: skip
     attribute.add_argument(
         "--fpr", type=probability, default=1e-6,
         help="accepted probability of naming anybody wrongly (default: 1e-6)",
@@ -198,6 +130,39 @@ def add_image_commands(to: Any) -> None:
     add_options(prepare)
 
 
+def add_service_command(to: Any) -> None:
+    parser = add_command(
+        to, "serve", serve.run, "answer an investigator's browser and programs over HTTP",
+        "scalefp serve --model emoji --registry keys.db\n"
+        "  SCALEFP_TOKEN=$(openssl rand -hex 32) scalefp serve --model emoji --registry keys.db",
+    )  # fmt: skip
+    add_options(parser, "model", "registry")
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
+    parser.add_argument("--port", type=port, default=8000, help="0 takes a free one; default 8000")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="a host name under which a proxy is asked for the page; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--token-file", metavar="FILE",
+        help=f"turn on issuing keys to who sends this token (or set {serve.TOKEN_VARIABLE})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--master", metavar="FILE", help="secret from which the keys of this registry are derived"
+    )
+    parser.add_argument("--workers", type=count, help="processes that decode (default: all cores)")
+    limits = {
+        "max-mib": (32, "size of one request in MiB"),
+        "max-images": (64, "images in one request"),
+        "max-megapixels": (25, "size of one image"),
+        "max-seconds": (10, "time to decode one image"),
+    }
+    for name, (value, text) in limits.items():
+        parser.add_argument(
+            f"--{name}", type=count, default=value, metavar="N", help=f"{text} (default: {value})"
+        )
+
+
 def build_parser() -> Parser:
     """The whole command line."""
     parser = Parser(
@@ -210,8 +175,11 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"scalefp {__version__}")
     to = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     add_hydra_commands(to)
-    add_key_commands(to)
+    add_registry_commands(to)
+    add_instance_commands(to)
     add_image_commands(to)
+    add_service_command(to)
+    add_bench_command(to)
     return parser
 
 

@@ -18,9 +18,10 @@ from scalefp.errors import UserError
 if TYPE_CHECKING:
     from scalefp.key import Key
     from scalefp.model import Model
-    from scalefp.registry import Record, Registry
+    from scalefp.registry import Registry
 
 OK, NOBODY = 0, 1
+SEARCH_BATCH = 64  # sources searched in one pass over the keys
 FORMATS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}  # by suffix of --out
 
 
@@ -106,61 +107,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return run_hydra(args, overrides)
 
 
-# Keys and instances.
-
-
-def describe(record: "Record", *, secret: bool) -> dict[str, Any]:
-    """A registry record for JSON; the key only where the user asks for it."""
-    return {
-        "holder": record.holder,
-        **({"key": str(record.key)} if secret else {}),
-        "issued_at": record.issued_at,
-        "revoked_at": record.revoked_at,
-        "model_digest": record.model_digest,
-    }
-
-
-def state(record: "Record") -> str:
-    revoked = f"revoked {record.revoked_at}" if record.revoked_at else "active"
-    return f"issued {record.issued_at}  {revoked}"
-
-
-def run_issue(args: argparse.Namespace) -> int:
-    from scalefp.model import load
-    from scalefp.registry import Registry
-
-    registry = Registry(args.registry)
-    registry.issue(args.holder, load(args.model))
-    record = registry.show(args.holder)[-1]
-    show(args, describe(record, secret=True), [str(record.key)])
-    return OK
-
-
-def run_list(args: argparse.Namespace) -> int:
-    from scalefp.registry import Registry
-
-    records = Registry(args.registry).list()
-    width = max((len(record.holder) for record in records), default=0)
-    lines = (f"{record.holder:<{width}}  {state(record)}" for record in records)
-    show(args, [describe(record, secret=False) for record in records], lines)
-    return OK
-
-
-def run_show(args: argparse.Namespace) -> int:
-    from scalefp.registry import Registry
-
-    records = Registry(args.registry).show(args.holder)
-    lines = (f"{record.key}  {state(record)}" for record in records)
-    show(args, [describe(record, secret=True) for record in records], lines)
-    return OK
-
-
-def run_revoke(args: argparse.Namespace) -> int:
-    from scalefp.registry import Registry
-
-    record = Registry(args.registry).revoke(args.holder)
-    show(args, describe(record, secret=False), [f"{record.holder}  {state(record)}"])
-    return OK
+# Instances.
 
 
 def check_pair(registry: "Registry", model: "Model") -> None:
@@ -223,9 +170,10 @@ def run_sample(args: argparse.Namespace) -> int:
     if present is not None and not args.force:
         raise UserError(f"{present} exists already: choose another --out, or overwrite by --force")
     folder.mkdir(parents=True, exist_ok=True)
-    images = instance.sample(args.num, seed=args.seed)
-    for file, image in zip(files, images, strict=True):
-        save_png(file, to_pil(image[None])[0])
+    unwritten = iter(files)
+    for batch in instance.stream(args.num, seed=args.seed):  # never all images in memory
+        for picture in to_pil(batch):
+            save_png(next(unwritten), picture)
     show(args, [str(file) for file in files], [f"{args.num} images in {folder}"])
     return OK
 
@@ -275,30 +223,41 @@ def verdict(entry: dict[str, Any], n_bits: int) -> str:
 def run_attribute(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from scalefp.attribution import attribute
+    from scalefp.attribution import attribute_each
     from scalefp.model import load
+    from scalefp.reading import group_by_agreement
     from scalefp.registry import Registry
 
     paths, registry = expand(args.images), Registry(args.registry)
     issued, model = len(registry), load(args.model)
     check_pair(registry, model)
     reading = model.decode(paths)
-    sources = [(paths, reading)]
-    if not args.same_source:
-        sources = [([path], one) for path, one in zip(paths, reading, strict=True)]
+    sources = [[image] for image in range(len(paths))]
+    if args.same_source:
+        sources = [list(range(len(paths)))]
+    elif args.group:
+        sources = group_by_agreement(reading)
     entries = []
-    for images, one in tqdm(sources, "attribute", unit="source", delay=2, leave=False):
-        attributed = [
-            {
-                "holder": found.holder,
-                "key": str(found.key),
-                "p_value": found.p_value,
-                "matches": found.matches,
-            }
-            for found in attribute(one, registry, fpr=args.fpr)
-        ]
-        entry = {"images": images, "attributed": attributed, "fpr": args.fpr, "issued": issued}
-        entries.append(entry)
+    with tqdm(total=len(sources), desc="attribute", unit="source", delay=2, leave=False) as bar:
+        for start in range(0, len(sources), SEARCH_BATCH):
+            batch = sources[start : start + SEARCH_BATCH]
+            answers = attribute_each(
+                [reading.take(source) for source in batch], registry, args.fpr, form=args.form
+            )
+            for source, answer in zip(batch, answers, strict=True):
+                entry = {
+                    "images": [paths[image] for image in source],
+                    "attributed": [
+                        # Key goes out as text; vars() keeps the order of the fields.
+                        vars(found) | {"key": str(found.key)}
+                        for found in answer
+                    ],
+                    "fpr": args.fpr,
+                    "issued": issued,
+                    "form": args.form,
+                }
+                entries.append(entry)
+            bar.update(len(batch))
     show(args, entries, (verdict(entry, reading.n_bits) for entry in entries))
     return OK if any(entry["attributed"] for entry in entries) else NOBODY
 

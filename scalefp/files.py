@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all."""
+"""Files: written whole or not at all, and text read line by line."""
 
 import os
 import uuid
@@ -27,3 +27,26 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone already after the rename
             temporary.unlink()
+
+
+def text_lines(path: Path | str, max_bytes: int) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file without their ends, each with its number from 1.
+
+    Raises:
+        UserError: the file cannot be read, or a line, which is named, is not UTF-8 or holds more
+            than ``max_bytes``.
+    """
+    number = 0
+    try:
+        with open(path, "rb") as file:
+            # A bounded read, because a file without line breaks must not fill the memory.
+            while line := file.readline(max_bytes + 2):
+                number += 1
+                content = line.rstrip(b"\r\n")
+                if len(content) > max_bytes:
+                    raise UserError(f"{path}, line {number}: more than {max_bytes} bytes")
+                yield number, content.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, line {number}: this is not UTF-8 text") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error

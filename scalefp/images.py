@@ -73,11 +73,11 @@ def _open(stream: BinaryIO, name: str) -> ImageFile:
     raise UserError(f"{name} is {what}: give a PNG, JPEG or WebP image")
 
 
-def _check_size(image: Image.Image, name: str) -> None:
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise UserError(
-            f"{name} is {width}x{height} pixels, over the limit of {MAX_PIXELS // 10**6} "
+            f"{name} is {width}x{height} pixels, over the limit of {max_pixels / 1e6:g} "
             "megapixels: make it smaller first"
         )
 
@@ -113,17 +113,17 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
     return canvas
 
 
-def _decode(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image, name)
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    _check_size(image, name, max_pixels)
     image.load()
     flat = _flatten(image, name)
     turn = _UPRIGHT.get(_orientation(image))
     return flat if turn is None else flat.transpose(turn)
 
 
-def _decode_stream(stream: BinaryIO, name: str) -> Image.Image:
+def _decode_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     with _open(stream, name) as image:
-        return _decode(image, name)
+        return _decode(image, name, max_pixels)
 
 
 def _check_file(path: Path) -> None:
@@ -136,7 +136,10 @@ def _check_file(path: Path) -> None:
 
 
 def read_image(
-    source: Path | str | bytes | BinaryIO | Image.Image, name: str | None = None
+    source: Path | str | bytes | BinaryIO | Image.Image,
+    name: str | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Read one PNG, JPEG or WebP image (or take a PIL image) as 8-bit RGB.
 
@@ -146,7 +149,7 @@ def read_image(
 
     Raises:
         UserError: a missing, foreign, broken or truncated file, or one of more than
-            ``MAX_PIXELS`` pixels, which is refused from its header, before decoding.
+            ``max_pixels`` pixels, which is refused from its header, before decoding.
     """
     if isinstance(source, (str, Path)):
         name = name or str(source)
@@ -156,12 +159,12 @@ def read_image(
         source = source.read()
     try:
         if isinstance(source, Image.Image):
-            return _decode(source, name)
+            return _decode(source, name, max_pixels)
         if isinstance(source, bytes):
-            return _decode_stream(BytesIO(source), name)
+            return _decode_stream(BytesIO(source), name, max_pixels)
         _check_file(Path(source))
         with open(source, "rb") as stream:
-            return _decode_stream(stream, name)
+            return _decode_stream(stream, name, max_pixels)
     except UserError:
         raise
     except Image.DecompressionBombError as error:

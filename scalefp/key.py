@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import hmac
 import secrets
 import string
 from dataclasses import dataclass
@@ -27,12 +28,28 @@ def check_length(n_bits: int) -> None:
         raise UserError(f"a key has {MIN_BITS} to {MAX_BITS} bits, not {n_bits}")
 
 
+def hkdf_extract(salt: bytes, secret: bytes) -> bytes:
+    """HKDF-SHA-256, first step (RFC 5869, 2.2): a pseudorandom key of 32 bytes."""
+    return hmac.digest(salt, secret, "sha256")
+
+
+def hkdf_expand(pseudorandom_key: bytes, info: bytes, length: int) -> bytes:
+    """HKDF-SHA-256, second step (RFC 5869, 2.3): ``length`` bytes, 255 * 32 at most."""
+    if not 0 < length <= 255 * 32:
+        raise ValueError(f"HKDF-SHA-256 gives 1 to {255 * 32} bytes, not {length}")
+    output = block = b""
+    for counter in range(1, -(-length // 32) + 1):
+        block = hmac.digest(pseudorandom_key, block + info + bytes([counter]), "sha256")
+        output += block
+    return output[:length]
+
+
 @dataclass(frozen=True, repr=False, slots=True)
 class Key:
     """An immutable, hashable key of 8 to 512 bits.
 
-    Make one with :meth:`random`, :meth:`from_hex` or :meth:`from_bits`; the constructor takes the
-    packed form that a registry stores.
+    Make one with :meth:`random`, :meth:`derive`, :meth:`from_hex` or :meth:`from_bits`; the
+    constructor takes the packed form that a registry stores.
 
     Args:
         bytes: the bits packed eight a byte, most significant first, ceil(n_bits / 8) bytes; pad
@@ -69,6 +86,17 @@ class Key:
         n_pad = 8 * n_bytes - n_bits
         number = secrets.randbits(n_bits) << n_pad
         return cls(number.to_bytes(n_bytes, "big"), n_bits)
+
+    @classmethod
+    def derive(
+        cls, pseudorandom_key: builtins.bytes, info: builtins.bytes, n_bits: int = DEFAULT_BITS
+    ) -> Key:
+        """The one key that HKDF expands from a secret (see :func:`hkdf_extract`) for ``info``."""
+        check_length(n_bits)
+        n_bytes = -(-n_bits // 8)
+        n_pad = 8 * n_bytes - n_bits
+        number = int.from_bytes(hkdf_expand(pseudorandom_key, info, n_bytes), "big")
+        return cls((number >> n_pad << n_pad).to_bytes(n_bytes, "big"), n_bits)
 
     @classmethod
     def from_hex(cls, text: str, n_bits: int | None = None) -> Key:

@@ -1,35 +1,31 @@
 """The record of issued keys.
 
 A registry belongs to the release of its first issue. Rows are only ever added; revoking sets a
-time. It holds secrets: an SQLite file is created readable by its owner alone, and no error text
-repeats a key.
+time, which re-instating clears, and :mod:`scalefp.audit` logs both. It holds secrets: an SQLite
+file is created readable by its owner alone, and no error text repeats a key.
 """
 
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import numpy as np
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, select
 
+from scalefp import audit, issuing
 from scalefp.attribution import IssuedKeys
-from scalefp.database import (
-    BATCH,
-    KEYS,
-    MAX_HOLDER,
-    META,
-    SCHEMA,
-    SCHEMA_VERSION,
-    Database,
-    values_present,
-)
+from scalefp.audit import Entry, Event, Verified
+from scalefp.database import Database
 from scalefp.errors import UserError
+from scalefp.holders import clean_holder, holder_has
 from scalefp.key import Key, check_length
+from scalefp.key_cache import Snapshot, refresh, stored_key
+from scalefp.master import MasterSecret
+from scalefp.tables import KEYS
 
 
 class _Config(Protocol):
@@ -60,6 +56,7 @@ class Record:
 
 # Named here, because inside the class `list` is the method.
 Records = list[Record]
+Entries = list[Entry]
 Keys = list[Key]
 
 
@@ -67,132 +64,113 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _clean_holder(holder: str) -> str:
-    """The holder's name as stored: stripped, and accented letters in one form."""
-    name = unicodedata.normalize("NFC", holder).strip()
-    if not name:
-        raise UserError("the holder is empty: name the recipient of the key")
-    if len(name) > MAX_HOLDER:
-        raise UserError(f"the holder has {len(name)} characters, at most {MAX_HOLDER} are allowed")
-    if not name.isprintable():
-        raise UserError(f"the holder {name!r} has characters that cannot be printed: remove them")
-    return name
-
-
-def _stored_key(packed: Any, n_bits: int) -> bytes:
-    """The stored bytes; a damaged file may well hold something else where SQLite sees no fault."""
-    if not isinstance(packed, bytes) or len(packed) != -(-n_bits // 8):
-        raise UserError("the registry is damaged: a key in it has a wrong length")
-    return packed
-
-
-def _record(row: Row[Any], n_bits: int) -> Record:
-    key = Key(_stored_key(row.key, n_bits), n_bits)
-    return Record(row.holder, key, row.issued_at, row.model_digest, row.revoked_at)
-
-
-def _draw(connection: Connection, count: int, n_bits: int) -> Keys:
-    """Random keys that were never issued, inside the transaction that will store them."""
-    issued = connection.scalar(select(func.count()).select_from(KEYS)) or 0
-    if count > 2**n_bits - issued:
-        raise UserError(
-            f"{count} more {n_bits}-bit keys were asked for, but {issued} of all {2**n_bits} "
-            "are issued: use longer keys"
-        )
-    fresh: dict[bytes, Key] = {}
-    while len(fresh) < count:
-        drawn = [Key.random(n_bits) for _ in range(count - len(fresh))]
-        packed = [key.bytes for key in drawn]
-        taken = values_present(connection, select(KEYS.c.key), KEYS.c.key, packed)
-        fresh.update((key.bytes, key) for key in drawn if key.bytes not in taken)
-    return list(fresh.values())
-
-
-def _read_keys(connection: Connection, n_bits: int) -> IssuedKeys:
-    query = select(KEYS.c.key, KEYS.c.holder, KEYS.c.revoked_at).order_by(KEYS.c.id)
-    keys, holders, revoked = [], [], []
-    for key, holder, revoked_at in connection.execute(query):
-        keys.append(_stored_key(key, n_bits))
-        holders.append(holder)
-        revoked.append(revoked_at is not None)
-    packed = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -(-n_bits // 8))
-    return IssuedKeys(packed, holders, np.array(revoked, dtype=np.bool_))
+def _record(row: Row[Any], meta: Row[Any]) -> Record:
+    key = Key(stored_key(row.key, meta.n_bits), meta.n_bits)
+    return Record(row.holder, key, row.issued_at, meta.model_digest, row.revoked_at)
 
 
 class Registry:
     """The keys issued for one release.
 
     Args:
-        path_or_url: a file path (SQLite), or a database URL if it contains "://".
+        path_or_url: a file path (SQLite), or a PostgreSQL URL if it contains "://".
+        master: file of the secret that keys are derived from; None draws them at random. A
+            registry does the one or the other for good, so that the secret and the list of holders
+            suffice to rebuild it.
 
     Nothing is opened or created yet: the first :meth:`issue` creates the registry, and reading one
     that does not exist is an error. Every method is one transaction, safe beside other processes.
 
     Raises:
-        UserError: an unusable URL; and from every method, for a missing, foreign, damaged, locked
-            or unwritable registry.
+        UserError: an unusable URL or master secret; and from every method, for a missing, foreign,
+            damaged, locked, unreachable or unwritable registry.
     """
 
-    def __init__(self, path_or_url: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path_or_url: str | os.PathLike[str],
+        *,
+        master: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._database = Database(path_or_url)
-        self._cached: tuple[tuple[int | None, int | None], IssuedKeys] | None = None
+        self._master = None if master is None else MasterSecret.read(master)
+        self._snapshot: Snapshot | None = None
+
+    # Adding keys.
 
     def issue(self, holder: str, model: Release) -> Key:
-        """Draw, record and return a fresh random key for ``holder``.
+        """Make, record and return a fresh key for ``holder``.
 
         Args:
             holder: 1 to 200 printable characters; white space around them is dropped.
             model: the release whose instance the holder will get: `.digest`, `.config.n_bits`.
 
         Raises:
-            UserError: the holder has an active key, or the registry is of another release.
+            UserError: the holder has an active key, the registry is of another release, or its
+                keys are made in another way (see ``master``).
         """
         return self.issue_many([holder], model)[0]
 
     def issue_many(self, holders: Sequence[str], model: Release) -> Keys:
         """As :meth:`issue` for many holders in one transaction: all of them, or none."""
-        names = [_clean_holder(holder) for holder in holders]
+        names = [clean_holder(holder) for holder in holders]
         if not names:
             return []
         if len(set(names)) < len(names):
             raise UserError("a holder is named twice: each gets one key")
-        check_length(model.config.n_bits)
+        with self._adding(model.digest, model.config.n_bits) as (connection, meta):
+            return issuing.issue(connection, meta, names, at=_now(), master=self._master)
+
+    def rebuild(self, holders: Sequence[str], model: Release) -> Keys:
+        """Derive all keys of a lost registry again, into this one, which must be new.
+
+        Args:
+            holders: in order of issue; who was issued several keys is named as often, and all but
+                the last of those count as revoked.
+
+        Raises:
+            UserError: the registry holds keys, or no master secret was given.
+        """
+        if self._master is None:
+            raise UserError("only derived keys can be rebuilt: give the file of the master secret")
+        names = [clean_holder(holder) for holder in holders]
+        if not names:
+            return []
+        with self._adding(model.digest, model.config.n_bits) as (connection, meta):
+            if audit.newest(connection)[0]:
+                raise UserError(
+                    f"the registry {self._database.name} holds keys already: rebuild into a new one"
+                )
+            return issuing.rebuild(connection, meta, names, at=_now(), master=self._master)
+
+    def add_history(self, events: Sequence[Event], *, model_digest: str, n_bits: int) -> None:
+        """Take over keys issued elsewhere and what happened to them: all of it, or nothing.
+
+        Args:
+            events: in order; each key is issued before anything else happens to it, and no holder
+                has two active keys at a time.
+
+        Raises:
+            UserError: a key was issued here before, a holder has an active key here, a key is not
+                the one derived, or as :meth:`issue`. The event's line is named.
+        """
+        if not events:
+            return
+        with self._adding(model_digest, n_bits) as (connection, meta):
+            issuing.add_history(connection, meta, events, at=_now(), master=self._master)
+
+    @contextmanager
+    def _adding(self, model_digest: str, n_bits: int) -> Iterator[tuple[Connection, Row[Any]]]:
+        """A transaction that adds keys, in a registry that is made if there is none."""
+        check_length(n_bits)
         self._database.create()
         with self._database.transaction(write=True) as connection:
-            self._bind(connection, model)
-            active = select(KEYS.c.holder).where(KEYS.c.revoked_at.is_(None))
-            if clashes := values_present(connection, active, KEYS.c.holder, names):
-                raise UserError(
-                    f"{min(clashes)!r} has an active key already: revoke it first, or name "
-                    "another holder"
-                )
-            keys = _draw(connection, len(names), model.config.n_bits)
-            common = {"issued_at": _now(), "model_digest": model.digest}
-            for start in range(0, len(names), BATCH):
-                batch = slice(start, start + BATCH)
-                connection.execute(
-                    insert(KEYS),
-                    [
-                        {"holder": name, "key": key.bytes, **common}
-                        for name, key in zip(names[batch], keys[batch], strict=True)
-                    ],
-                )
-        return keys
-
-    def _bind(self, connection: Connection, model: Release) -> None:
-        """Create the tables on the first issue; later refuse every other release."""
-        n_bits, digest = model.config.n_bits, model.digest
-        meta = self._database.find_meta(connection, write=True)
-        if meta is None:
-            SCHEMA.create_all(connection)
-            row = {"schema_version": SCHEMA_VERSION, "n_bits": n_bits, "model_digest": digest}
-            connection.execute(insert(META), row)
-        elif (meta.model_digest, meta.n_bits) != (digest, n_bits):
-            raise UserError(
-                f"the registry {self._database.name} belongs to another release (digest "
-                f"{meta.model_digest[:12]}, {meta.n_bits} bits) than the one given (digest "
-                f"{digest[:12]}, {n_bits} bits): keep one registry per release"
+            meta = issuing.bind(
+                connection, self._database, self._master, model_digest=model_digest, n_bits=n_bits
             )
+            yield connection, meta
+
+    # Changing keys.
 
     def revoke(self, holder: str) -> Record:
         """Mark the holder's active key as revoked and return its record.
@@ -204,26 +182,46 @@ class Registry:
         """
         with self._database.opened(write=True) as (connection, meta):
             active = self._active_row(connection, holder)
-            mark = update(KEYS).where(KEYS.c.id == active.id).values(revoked_at=_now())
-            connection.execute(mark)
-            row = connection.execute(select(KEYS).where(KEYS.c.id == active.id)).one()
-            return _record(row, meta.n_bits)
+            return self._change(connection, meta, active, audit.REVOKE)
+
+    def reinstate(self, holder: str) -> Record:
+        """Make the holder's latest key active again and return its record.
+
+        Raises:
+            UserError: the holder never had a key, or has an active one.
+        """
+        with self._database.opened(write=True) as (connection, meta):
+            row = self._latest_row(connection, holder)
+            if row.revoked_at is None:
+                raise UserError(f"the key of {row.holder!r} is active: there is nothing to do")
+            return self._change(connection, meta, row, audit.REINSTATE)
+
+    def _change(self, connection: Connection, meta: Row[Any], row: Row[Any], action: str) -> Record:
+        audit.append_change(connection, meta, row, action, _now())
+        return _record(connection.execute(select(KEYS).where(KEYS.c.id == row.id)).one(), meta)
+
+    # Reading.
 
     def _never_issued(self, name: str) -> UserError:
         return UserError(f"no key was ever issued to {name!r} in {self._database.name}")
 
-    def _active_row(self, connection: Connection, holder: str) -> Row[Any]:
-        name = _clean_holder(holder)
-        query = select(KEYS).where(KEYS.c.holder == name).order_by(KEYS.c.id)
-        rows = connection.execute(query).all()
-        if not rows:
+    def _latest_row(self, connection: Connection, holder: str) -> Row[Any]:
+        """The only one that can be active: issuing requires that those before are revoked."""
+        name = clean_holder(holder)
+        query = select(KEYS).where(KEYS.c.holder == name).order_by(KEYS.c.id.desc()).limit(1)
+        row = connection.execute(query).one_or_none()
+        if row is None:
             raise self._never_issued(name)
-        # Only the latest can be active: issuing requires that the ones before are revoked.
-        if rows[-1].revoked_at is not None:
+        return row
+
+    def _active_row(self, connection: Connection, holder: str) -> Row[Any]:
+        row = self._latest_row(connection, holder)
+        if row.revoked_at is not None:
             raise UserError(
-                f"the key of {name!r} was revoked at {rows[-1].revoked_at}: issue a new one"
+                f"the key of {row.holder!r} was revoked at {row.revoked_at}: issue a new one, or "
+                "re-instate it"
             )
-        return rows[-1]
+        return row
 
     def find(self, holder: str) -> Key:
         """The holder's active key.
@@ -232,7 +230,7 @@ class Registry:
             UserError: no key was ever issued to the holder, or all are revoked.
         """
         with self._database.opened() as (connection, meta):
-            return _record(self._active_row(connection, holder), meta.n_bits).key
+            return _record(self._active_row(connection, holder), meta).key
 
     def check_usable(self, key: Key) -> None:
         """Raise UserError if the key was never issued here, or is revoked."""
@@ -251,12 +249,11 @@ class Registry:
 
     def _records(self, query: Select[Any]) -> Records:
         with self._database.opened() as (connection, meta):
-            rows = connection.execute(query.order_by(KEYS.c.id))
-            return [_record(row, meta.n_bits) for row in rows]
+            return [_record(row, meta) for row in connection.execute(query.order_by(KEYS.c.id))]
 
     def show(self, holder: str) -> Records:
         """Every key ever issued to the holder, oldest first; UserError if there is none."""
-        name = _clean_holder(holder)
+        name = clean_holder(holder)
         records = self._records(select(KEYS).where(KEYS.c.holder == name))
         if not records:
             raise self._never_issued(name)
@@ -266,10 +263,21 @@ class Registry:
         """Every key ever issued, oldest first."""
         return self._records(select(KEYS))
 
+    def search(
+        self, text: str, *, prefix: bool = False, skip: int = 0, most: int | None = None
+    ) -> Records:
+        """Every key issued to a holder with ``text`` in the name, or at its start, oldest first.
+
+        Of the letters a to z the case does not count; other characters must be the same. ``most``
+        keys are returned at most, without the first ``skip`` of all.
+        """
+        query = select(KEYS).where(holder_has(text, prefix=prefix))
+        return self._records(query.offset(skip).limit(most))
+
     def __len__(self) -> int:
         """Number of keys ever issued, revoked ones included."""
         with self._database.opened() as (connection, _):
-            return connection.scalar(select(func.count()).select_from(KEYS)) or 0
+            return connection.scalar(select(func.max(KEYS.c.id))) or 0
 
     def __bool__(self) -> bool:
         """Always true: `if registry` asks whether one is given, and must not run a query."""
@@ -279,7 +287,7 @@ class Registry:
         if not self._database.exists():
             return None
         with self._database.transaction() as connection:
-            meta = self._database.find_meta(connection, write=False)
+            meta = self._database.find_meta(connection)
             return None if meta is None else getattr(meta, column)
 
     @property
@@ -297,16 +305,41 @@ class Registry:
     def keys_and_holders(self) -> IssuedKeys:
         """Every key ever issued, packed [N, ceil(n_bits / 8)], with holders and revoked flags.
 
-        The result is kept, and read again only when a key was issued or revoked since.
+        The result is kept; later calls read only what was issued, revoked or re-instated since.
         """
         with self._database.opened() as (connection, meta):
-            # Rows are never removed and revoking is final, so these counts date the content. Both
-            # are read from an index, which a count of the revoked ones could not be.
-            count = select(func.count()).select_from(KEYS)
-            stamp = (
-                connection.scalar(count),
-                connection.scalar(count.where(KEYS.c.revoked_at.is_(None))),
-            )
-            if self._cached is None or self._cached[0] != stamp:
-                self._cached = stamp, _read_keys(connection, meta.n_bits)
-            return self._cached[1]
+            self._snapshot = refresh(connection, meta.n_bits, self._snapshot)
+            return self._snapshot.issued
+
+    # The audit log.
+
+    def head(self) -> str:
+        """Hash of the newest entry of the audit log, 64 hexadecimal digits.
+
+        It stands for all that was ever done here: note it, and :meth:`verify` can tell later
+        whether that is still so.
+        """
+        with self._database.opened() as (connection, _):
+            return audit.newest(connection)[1].hex()
+
+    def log(self) -> Entries:
+        """The audit log, oldest entry first, without keys."""
+        with self._database.opened() as (connection, _):
+            return list(audit.read_entries(connection))
+
+    def history(self) -> Iterator[Event]:
+        """All that happened to the keys, oldest first, one at a time: what is exported."""
+        with self._database.opened() as (connection, meta):
+            yield from audit.read_history(connection, meta.n_bits)
+
+    def verify(self, noted: str | None = None) -> Verified:
+        """Check every key against the audit log, and the log's chain of hashes.
+
+        Args:
+            noted: a :meth:`head` noted earlier: that state must be a beginning of today's log.
+
+        Raises:
+            UserError: at the first entry or key that does not fit, which is named.
+        """
+        with self._database.opened() as (connection, meta):
+            return audit.verify(connection, meta, self._database.name, noted)

@@ -5,7 +5,8 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: threads that share a busy core spin
 
 import json
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +119,32 @@ def registry(tmp_path: Path, run: Run, release: Path) -> Path:
         issued = run("registry", "issue", holder, "--registry", path, "--model", release)
         assert issued.code == 0
     return path
+
+
+# Registries: an SQLite file, and a schema of its own on the server that .ci/with-postgresql starts.
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """URL of an empty schema."""
+    server = os.environ.get("SCALEFP_POSTGRESQL")
+    if server is None:
+        pytest.skip("no PostgreSQL server: run the tests by .ci/with-postgresql")
+    psycopg = pytest.importorskip("psycopg")
+    schema = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+        yield f"{server}?options=-csearch_path%3D{schema}"
+        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Path or URL of a registry that does not exist yet, on both databases."""
+    if request.param == "sqlite":
+        return str(tmp_path / "place.db")
+    url: str = request.getfixturevalue("postgresql")
+    return url
 
 
 def assert_mistake(result: Result, *words: str) -> None:

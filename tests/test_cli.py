@@ -171,8 +171,8 @@ def test_hydra_errors_without_options_keep_their_first_line() -> None:
 
 
 EVALUATION = [
-    "measure.keys=2", "measure.images_per_key=2", "measure.pooled=1", "measure.issued=100",
-    "measure.features=false", "measure.grid=2", "measure.unrelated_images=4",
+    "measure=quick", "measure.features=none", "measure.unrelated_images=4",
+    "measure.perturbations=[flip]", "measure.tamperings=[]",
 ]  # fmt: skip
 
 

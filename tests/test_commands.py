@@ -6,8 +6,6 @@ made to issue the very key that the decoder reads from the image.
 
 import io
 import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,80 +21,6 @@ from conftest import HOLDERS, Run, assert_mistake, write_image
 from scalefp.instantiate import Instance
 from scalefp.key import Key
 from scalefp.model import Model
-
-# Registry.
-
-
-def test_issue_prints_the_key_alone(run: Run, release: Path, tmp_path: Path) -> None:
-    path = tmp_path / "keys.db"
-    result = run("registry", "issue", "a", "--registry", path, "--model", release)
-    assert (result.code, result.err) == (0, "")
-    assert str(Key.from_hex(result.out, 128)) == result.out.strip()
-    assert scalefp.Registry(path).find("a") == Key.from_hex(result.out)
-
-
-def test_issue_json_names_the_parent(run: Run, release: Path, model: Model, tmp_path: Path) -> None:
-    path = tmp_path / "keys.db"
-    issued = run("registry", "issue", "a", "--registry", path, "--model", release, "--json").json
-    assert issued["holder"] == "a"
-    assert issued["model_digest"] == model.digest
-    assert issued["revoked_at"] is None
-    assert len(issued["key"]) == 32
-
-
-def test_list_shows_holders_but_no_keys(run: Run, registry: Path) -> None:
-    assert run("registry", "revoke", HOLDERS[0], "--registry", registry).code == 0
-    text = run("registry", "list", "--registry", registry)
-    first, second = text.out.splitlines()
-    assert HOLDERS[0] in first and "revoked" in first
-    assert HOLDERS[1] in second and "active" in second
-    rows = run("registry", "list", "--registry", registry, "--json")
-    assert [row["holder"] for row in rows.json] == list(HOLDERS)
-    for record in scalefp.Registry(registry).list():
-        assert str(record.key) not in text.out + rows.out
-
-
-def test_show_prints_every_key_of_a_holder(run: Run, registry: Path, release: Path) -> None:
-    run("registry", "revoke", "recipient-a", "--registry", registry)
-    run("registry", "issue", "recipient-a", "--registry", registry, "--model", release)
-    keys = [str(record.key) for record in scalefp.Registry(registry).show("recipient-a")]
-    lines = run("registry", "show", "recipient-a", "--registry", registry).out.splitlines()
-    assert [line.split()[0] for line in lines] == keys
-    rows = run("registry", "show", "recipient-a", "--registry", registry, "--json").json
-    assert [row["key"] for row in rows] == keys
-    assert [row["revoked_at"] is None for row in rows] == [False, True]
-
-
-def test_registry_mistakes(
-    run: Run, registry: Path, other_release: Path, release: Path, tmp_path: Path
-) -> None:
-    name = ["--registry", registry]
-    assert_mistake(run("registry", "issue", "recipient-a", *name, "--model", release), "active")
-    assert_mistake(run("registry", "issue", "c", *name, "--model", other_release), "another")
-    assert_mistake(run("registry", "show", "nobody", *name), "ever issued", "nobody")
-    assert_mistake(run("registry", "revoke", "nobody", *name), "ever issued")
-    run("registry", "revoke", "recipient-a", *name)
-    assert_mistake(run("registry", "revoke", "recipient-a", *name), "revoked")
-    missing = tmp_path / "missing.db"
-    assert_mistake(run("registry", "list", "--registry", missing), "no registry")
-    assert not missing.exists()
-    assert_mistake(run("registry", "list", "--registry", release), "not a scalefp registry")
-    unwritable = release / "keys.db"  # below a file
-    result = run("registry", "issue", "a", "--registry", unwritable, "--model", release)
-    assert_mistake(result, "cannot create")
-
-
-def test_the_registry_answers_without_torch(registry: Path) -> None:
-    code = (
-        "import sys; from scalefp.cli import main; "
-        f"code = main(['registry', 'list', '--registry', {str(registry)!r}]); "
-        "import scalefp.attribution; scalefp.Registry, scalefp.Key, scalefp.attribute; "
-        "assert 'torch' not in sys.modules and 'hydra' not in sys.modules; sys.exit(code)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "recipient-a" in done.stdout
-
 
 # Instances.
 
@@ -372,7 +296,7 @@ def test_attribute_names_the_holder(
     run: Run, release: Path, model: Model, images: list[Path], issue_read_key: Callable[..., Path]
 ) -> None:
     matching = issue_read_key("recipient-x", images[:1])
-    arguments = ["attribute", "--model", release, "--registry", matching]
+    arguments = ["attribute", "--model", release, "--registry", matching, "--form", "hard"]
     result = run(*arguments, *images[:1], "--json", "--fpr", "1e-9")
     assert result.code == 0
     found = {
@@ -380,9 +304,13 @@ def test_attribute_names_the_holder(
         "key": str(model.decode(images[:1]).key),
         "p_value": 2.0**-128,
         "matches": 128,
+        "effective_bits": 128,
+        "margin": 128,
     }
     expected = {"images": [str(images[0])], "attributed": [found], "fpr": 1e-9, "issued": 1}
+    expected["form"] = "hard"
     assert result.json == [expected]
+    assert list(result.json[0]["attributed"][0])[:4] == ["holder", "key", "p_value", "matches"]
     text = run(*arguments, images[0])
     assert text.out == f"{images[0]}: recipient-x (p = 2.9e-39, 128 of 128 bits)\n"
 
@@ -398,6 +326,40 @@ def test_attribute_judges_each_image_or_all_as_one(
     each = run(*arguments).json
     assert [entry["images"] for entry in each] == [[str(path)] for path in images]
     assert {entry["issued"] for entry in each} == {1}
+
+
+def test_attribute_weighs_bits_by_how_sure_they_were_read(
+    run: Run, release: Path, model: Model, images: list[Path], issue_read_key: Callable[..., Path]
+) -> None:
+    matching = issue_read_key("recipient-x", images)
+    (entry,) = run(
+        "attribute", "--model", release, "--registry", matching, *images, "--json", "--same-source"
+    ).json
+    (expected,) = scalefp.attribute(model.decode(images), scalefp.Registry(matching))
+    (found,) = entry["attributed"]
+    assert entry["form"] == "soft"
+    assert found == vars(expected) | {"key": str(expected.key)}
+    assert found["effective_bits"] < 128
+
+
+def test_attribute_groups_images_only_if_asked(
+    run: Run,
+    release: Path,
+    images: list[Path],
+    issue_read_key: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matching = issue_read_key("recipient-x", images)
+    own = 2.0 * scalefp.Registry(matching).find("recipient-x").bits - 1
+    other = np.random.default_rng(0).choice([-1.0, 1.0], 128)
+    reading = scalefp.Reading(np.stack([own, other, own]))
+    monkeypatch.setattr(Model, "decode", lambda self, paths: reading)
+    arguments = ["attribute", "--model", release, "--registry", matching, *images, "--json"]
+    assert [entry["images"] for entry in run(*arguments).json] == [[str(path)] for path in images]
+    first, second = run(*arguments, "--group").json
+    assert first["images"] == [str(images[0]), str(images[2])] and first["attributed"]
+    assert second["images"] == [str(images[1])] and not second["attributed"]
+    assert_mistake(run(*arguments, "--group", "--same-source"), "not allowed with")
 
 
 def test_nobody_is_exit_code_1_only_if_no_image_is_attributed(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, text_lines
 
 
 def contents(folder):
@@ -73,3 +73,33 @@ def test_a_bare_file_name_goes_to_the_working_directory(tmp_path, monkeypatch):
     with atomic_path("file") as temporary:
         temporary.write_text("x")
     assert contents(tmp_path) == ["file"]
+
+
+def test_lines_are_numbered_and_without_their_ends(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbfa\r\n\n  b \n" + "\u00e9".encode())
+    assert list(text_lines(path, 4)) == [(1, "a"), (2, ""), (3, "  b "), (4, "\u00e9")]
+    path.write_bytes(b"")
+    assert list(text_lines(path, 4)) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ok\nlonger", "file, line 2: more than 4 bytes"),
+        (b"long\r\nlonge\n", "file, line 2: more than 4 bytes"),
+        (b"ok\n\xff\n", "file, line 2: this is not UTF-8"),
+        (b"\xff\xfea\x00", "file, line 1: this is not UTF-8"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, content, message):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(text_lines(path, 4))
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UserError, match=f"cannot read {path}: (Is a dir|No such file)"):
+            list(text_lines(path, 4))

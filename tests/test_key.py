@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalefp.errors import UserError
-from scalefp.key import MAX_BITS, MIN_BITS, Key
+from scalefp.key import MAX_BITS, MIN_BITS, Key, hkdf_expand, hkdf_extract
 
 HEX = "00112233445566778899aabbccddeeff"
 bit_rows = st.lists(st.integers(0, 1), min_size=MIN_BITS, max_size=MAX_BITS)
@@ -153,3 +153,53 @@ def test_constructor_checks_the_packed_form():
         Key(bytes(15), 128)
     with pytest.raises(UserError, match="4 zero pad bits"):
         Key(b"\xff\xff", 12)
+
+
+# Derivation: RFC 5869, appendix A.1 to A.3.
+RFC_5869 = [
+    (
+        "0b" * 22,
+        "000102030405060708090a0b0c",
+        "f0f1f2f3f4f5f6f7f8f9",
+        "077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5",
+        "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865",
+    ),
+    (
+        bytes(range(0x00, 0x50)).hex(),
+        bytes(range(0x60, 0xB0)).hex(),
+        bytes(range(0xB0, 0x100)).hex(),
+        "06a6b88c5853361a06104c9ceb35b45cef760014904671014a193f40c15fc244",
+        "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c6"
+        "5e590e09da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87",
+    ),
+    (
+        "0b" * 22,
+        "",
+        "",
+        "19ef24a32c717b167f33a91d6f648bdf96596776afdb6377ac434c1c293ccb04",
+        "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8",
+    ),
+]
+
+
+@pytest.mark.parametrize("vector", RFC_5869, ids=["A.1", "A.2", "A.3"])
+def test_hkdf_agrees_with_its_standard(vector):
+    secret, salt, info, extracted, expanded = map(bytes.fromhex, vector)
+    assert hkdf_extract(salt, secret) == extracted
+    assert hkdf_expand(extracted, info, len(expanded)) == expanded
+    for length in (1, 32, 33):
+        assert hkdf_expand(extracted, info, length) == expanded[:length]
+
+
+def test_hkdf_gives_no_more_than_it_can():
+    assert len(hkdf_expand(bytes(32), b"", 255 * 32)) == 255 * 32
+    for length in (0, 255 * 32 + 1):
+        with pytest.raises(ValueError, match="1 to 8160 bytes"):
+            hkdf_expand(bytes(32), b"", length)
+
+
+@given(st.integers(MIN_BITS, MAX_BITS))
+def test_derived_keys_are_the_first_bits_of_hkdf(n_bits):
+    key = Key.derive(bytes(32), b"info", n_bits)
+    stream = hkdf_expand(bytes(32), b"info", 64)
+    assert key.bits.tolist() == np.unpackbits(np.frombuffer(stream, np.uint8))[:n_bits].tolist()

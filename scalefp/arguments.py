@@ -1,0 +1,77 @@
+"""What all parts of the command line are made of: its parser, types of values, shared options."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from scalefp.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one sentence, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"a whole number from 0 to 2^63 - 1, not {text!r}")
+    return int(text)
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port from 0 to 65535 is needed, not {text!r}")
+    return int(text)
+
+
+def probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(
+            f"a probability between 0 and 1 is needed, for example 1e-6, not {text!r}"
+        )
+    return value
+
+
+def add_command(
+    to: Any, name: str, run: Callable[[argparse.Namespace], int] | None, what: str, example: str
+) -> Parser:
+    """A subcommand with its help; ``run`` (None in a group) returns the exit code."""
+    parser: Parser = to.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, prog=parser.prog, list_name=None)
+    return parser
+
+
+def add_options(parser: Parser, *names: str) -> None:
+    """Options that several subcommands share."""
+    texts = {
+        "model": "release: a bundled name or the path of a release file",
+        "registry": "registry: an SQLite file or a database URL",
+    }
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, metavar=name.upper(), help=texts[name])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> None:
+    """A list that may also go on behind options, which argparse alone does not allow."""
+    parser.add_argument(name, nargs=nargs, metavar=metavar, help=text)
+    parser.set_defaults(list_name=name)
