@@ -97,26 +97,6 @@ def results(registry: scalefp.Registry, tmp_path: Path) -> verdicts.Results:
 # Judgement.
 
 
-@pytest.mark.parametrize(
-    ("p", "words"),
-    [
-        (1.0, "pure chance"),
-        (0.51, "pure chance"),
-        (0.3, "1 in 3"),
-        (0.07, "1 in 14"),
-        (1 / 999.5, "1 in 999"),
-        (1 / 12_900, "1 in 10,000"),
-        (2e-5, "1 in 50,000"),
-        (1e-6, "1 in 10^6"),
-        (1.0001e-6, "1 in 900,000"),
-        (2.4e-13, "1 in 4 × 10^12"),
-        (3 / 2**128, "1 in 10^38"),
-    ],
-)
-def test_odds_in_words_are_rounded_down(p: float, words: str) -> None:
-    assert verdicts.in_words(p) == words
-
-
 def test_a_key_read_with_few_errors_names_its_holder(registry: scalefp.Registry) -> None:
     verdict = verdicts.judge(reading_of(registry.find("bob"), n_wrong=3), registry, fpr=1e-6)
     assert verdict.named == ("bob",) and verdict.answer == "bob"
@@ -312,6 +292,8 @@ def test_demo_from_end_to_end(
     status = demo.main(["--out", str(out), "--model", str(release), "--train-images", "0"])
     printed = capsys.readouterr().out
     assert status == 1 and "NOT OK" in printed  # no image of a recipient can be attributed
+    command = f"scalefp serve --model {release} --registry {out / 'keys.db'}"
+    assert command in printed.splitlines()[-1] and "http://127.0.0.1:8000" in printed
     rows = {line.split("  ")[0]: line for line in printed.splitlines()}
     for title in ("a key never issued", "training data", "synthetic pictures"):
         assert re.search(r" ok +nobody +16 of 16 +nobody ", rows[title])

@@ -14,6 +14,8 @@ import importlib.util
 import itertools
 import json
 import math
+import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -245,6 +247,17 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def page_hint(out: Path, release: str) -> str:
+    """How to open the investigator's page on the keys of this demo."""
+    script = Path(sys.executable).with_name("scalefp")
+    program = os.path.relpath(script) if script.exists() else "scalefp"
+    command = [program, "serve", "--model", release, "--registry", str(out / "keys.db")]
+    return (
+        f"Page: run `{shlex.join(command)}`, open http://127.0.0.1:8000 and drop files of "
+        f"{out / 'images'} on it"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Issue, instantiate, sample, read, attribute.")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write")
@@ -266,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     print(f"Report: {options.out / 'report.html'}   Sheet: {options.out / 'sheet.png'}")
+    print(page_hint(options.out, options.model))
     return 0 if results.right else 1
 
 

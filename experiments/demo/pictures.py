@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 import scalefp
 from scalefp.images import read_image
-from verdicts import Group, Results, Verdict, bits_off, in_words
+from scalefp.odds import in_words
+from verdicts import Group, Results, Verdict, bits_off
 
 # Colours of a bit that is read as 0 or 1: rightly in blue, wrongly in red.
 RIGHT_COLOURS = np.array([[176, 200, 228], [38, 84, 140]], np.uint8)

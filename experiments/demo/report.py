@@ -15,6 +15,7 @@ import scalefp
 from chart import line_chart
 from pictures import DIFFERENCE_GAIN, difference, key_strip, wrapped
 from scalefp.files import atomic_path
+from scalefp.odds import in_words
 from verdicts import (
     NOBODY,
     SUMMARY_HEAD,
@@ -23,7 +24,6 @@ from verdicts import (
     Training,
     Verdict,
     bits_off,
-    in_words,
     summary,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 import scalefp
 from scalefp.attribution import count_matches, p_value
+from scalefp.odds import in_words
 
 NOBODY = "nobody"
 
@@ -112,20 +112,6 @@ def judge_files(
         together=judge(reading, registry, fpr),
         note=note,
     )
-
-
-def in_words(p: float) -> str:
-    """A p-value as odds, rounded down so that it never claims too much: "1 in 4 × 10^12"."""
-    if p > 0.5:
-        return "pure chance"
-    odds = 1 / p
-    if odds < 1000:
-        return f"1 in {math.floor(odds + 1e-9)}"  # the margins keep what is exact but for rounding
-    exponent = math.floor(math.log10(odds) + 1e-9)
-    mantissa = math.floor(odds / 10**exponent + 1e-9)
-    if exponent < 6:
-        return f"1 in {mantissa * 10**exponent:,}"
-    return f"1 in {mantissa} × 10^{exponent}" if mantissa > 1 else f"1 in 10^{exponent}"
 
 
 def bits_off(count: int) -> str:

@@ -1,0 +1,182 @@
+"""Processes that decode what strangers send: every kind of image, and every way to fail."""
+
+import io
+import os
+import signal
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from scalefp.images import read_image, to_tensor
+from scalefp.service.limits import Limits, Refused
+from scalefp.service.readers import Readers, Upload
+from service.conftest import encode, png
+
+R = 16
+LIMITS = Limits(pixels=4_000_000, image_seconds=3.0)
+
+
+@pytest.fixture(scope="module")
+def readers() -> Iterator[Readers]:
+    readers = Readers(1, R, LIMITS)
+    yield readers
+    readers.close()
+
+
+def noise(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    shape = (size[1], size[0], channels)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels, mode)
+
+
+def exif_turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(noise(), "JPEG", exif=exif)
+
+
+def animated(kind: str) -> bytes:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    return encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=10)
+
+
+def polyglot() -> bytes:
+    """A PNG that is also an HTML page and ends in a zip archive."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "<script>alert(1)</script>")
+    zip_end = b"PK\x05\x06" + bytes(18)
+    return encode(noise(), "PNG", pnginfo=text) + b"<html><script>alert(1)</script>" + zip_end
+
+
+READABLE = {
+    "rgb.png": png(0),
+    "grey.png": encode(noise("L"), "PNG"),
+    "16-bit.png": encode(Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40)), "PNG"),
+    "palette.png": encode(noise().quantize(16), "PNG"),
+    "alpha.png": encode(noise("RGBA"), "PNG"),
+    "cmyk.jpg": encode(noise("CMYK"), "JPEG"),
+    "progressive.jpg": encode(noise(), "JPEG", progressive=True),
+    "turned.jpg": exif_turned(),
+    "lossy.webp": encode(noise(), "WEBP"),
+    "animated.png": animated("PNG"),
+    "animated.webp": animated("WEBP"),
+    "polyglot.png": polyglot(),
+    "thin.png": png(1, (3000, 1)),
+    "named.jpg.exe": png(2),
+}
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_what_can_be_read_gives_the_librarys_pixels(readers: Readers, name: str) -> None:
+    pixels = readers.read([Upload(name, READABLE[name])])
+    expected = to_tensor([read_image(READABLE[name])], R).numpy()
+    assert pixels.dtype == np.uint8 and (pixels == expected).all()
+
+
+def test_images_keep_their_order(readers: Readers) -> None:
+    uploads = [Upload(str(seed), png(seed)) for seed in range(5)]
+    pixels = readers.read(uploads)
+    assert pixels.shape == (5, 3, R, R)
+    for one, upload in zip(pixels, uploads, strict=True):
+        assert (one == to_tensor([read_image(upload.data)], R)[0].numpy()).all()
+
+
+def bomb() -> bytes:
+    """A file of a few hundred bytes whose header promises 10^10 pixels."""
+    data = bytearray(png(0))
+    data[16:24] = (100_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+REFUSED = {
+    "nothing.png": (b"", "empty"),
+    "text.png": (b"hello", "not an image"),
+    "page.png": (b"<html><script>alert(1)</script>", "not an image"),
+    "drawing.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+    "film.gif": (b"GIF89a" + bytes(20), "GIF"),
+    "scan.tif": (b"II*\0" + bytes(20), "TIFF"),
+    "letter.pdf": (b"%PDF-1.7", "PDF"),
+    "cut.png": (READABLE["rgb.png"][:150], "truncated"),
+    "cut.jpg": (READABLE["progressive.jpg"][:300], "truncated"),
+    "cut.webp": (READABLE["lossy.webp"][:100], "truncated"),
+    "head.png": (READABLE["rgb.png"][:8], "corrupt"),
+    "scrambled.png": (READABLE["rgb.png"][:60] + bytes(900), "corrupt"),
+    "large.png": (png(0, (2001, 2000)), "4 megapixels"),
+    "bomb.png": (bomb(), "100000x100000"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_in_one_sentence(readers: Readers, name: str) -> None:
+    data, word = REFUSED[name]
+    with pytest.raises(Refused) as error:
+        readers.read([Upload("good.png", png(0)), Upload(name, data)])
+    assert (error.value.status_code, error.value.code) == (422, "image_refused")
+    assert error.value.detail.startswith(name) and word in error.value.detail
+    assert "\n" not in error.value.detail
+    assert readers.read([Upload("good.png", png(0))]).shape == (1, 3, R, R)
+
+
+def scan_bomb(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: each asks for a pass over all its blocks."""
+    data = encode(Image.new("L", (2000, 1999)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+def test_an_image_that_takes_too_long_is_killed() -> None:
+    data = scan_bomb(60_000)
+    assert len(data) < 4 << 20
+    readers = Readers(1, R, Limits(image_seconds=0.5))
+    try:
+        first = readers._all[0].process
+        begun = time.monotonic()
+        with pytest.raises(Refused) as error:
+            readers.read([Upload("slow.jpg", data)])
+        assert (error.value.status_code, error.value.code) == (422, "image_too_slow")
+        assert "slow.jpg" in error.value.detail and "0.5 s" in error.value.detail
+        assert time.monotonic() - begun >= 0.5
+        assert not first.is_alive()
+    finally:
+        readers.close()
+
+
+def test_a_reader_that_dies_is_replaced(readers: Readers) -> None:
+    process = readers._all[0].process
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with pytest.raises(Refused) as error:
+        readers.read([Upload("unlucky.png", png(0))])
+    assert error.value.code == "image_refused" and "unlucky.png" in error.value.detail
+    assert readers.read([Upload("lucky.png", png(0))]).shape == (1, 3, R, R)
+    assert readers._all[0].process.pid != process.pid
+
+
+def test_a_readers_memory_is_bounded(readers: Readers) -> None:
+    process = readers._all[0].process
+    limits = Path(f"/proc/{process.pid}/limits")
+    if not limits.exists():
+        pytest.skip("no /proc here")
+    (line,) = [one for one in limits.read_text().splitlines() if one.startswith("Max data size")]
+    assert int(line.split()[3]) == (1 << 30) + 40 * LIMITS.pixels
+
+
+def test_closing_leaves_no_process() -> None:
+    readers = Readers(2, R, LIMITS)
+    processes = [reader.process for reader in readers._all]
+    assert all(process.is_alive() for process in processes)
+    readers.close()
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_pixels_are_those_of_a_file_like_object() -> None:
+    data = png(3)
+    assert (np.asarray(read_image(io.BytesIO(data))) == np.asarray(read_image(data))).all()
