@@ -1,188 +1,146 @@
-"""Measurements of a release against other images: the data set's look, and false attribution.
+"""Measurements of the pictures: is the key hidden, and do they look like the data?
 
-Shape legend: b images, n key bits, N issued keys, d features, g keys or latents.
+Shape legend: K keys, m images of each, d features, g keys or latents of the crossed sample.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from scalefp.attribution import CHUNK, log_binomial_tail
-from scalefp.errors import UserError
 from scalefp.features import extract
-from scalefp.images import to_tensor
-from scalefp.measure import EvaluateConfig, Generated, read_logits, stream
-from scalefp.metrics import FloatArray, Statistics, feature_diversity, frechet_distance, kid
-from scalefp.source import Source, resolve_source
-
-if TYPE_CHECKING:
-    from scalefp.model import Model
+from scalefp.images import to_float, to_tensor
+from scalefp.measure import EvaluateConfig, Samples, from_files, stream
+from scalefp.metrics import (
+    FloatArray,
+    Statistics,
+    feature_diversity,
+    frechet_distance,
+    kid,
+    precision_recall,
+    psnr,
+    ssim,
+)
+from scalefp.perceptual import distances
+from scalefp.unrelated import draw_images, load_twin
 
 KID_SUBSETS, KID_SUBSET_SIZE = 50, 500
+# Stands for the infinite PSNR of two equal images. One pixel value that differs by 1 gives 89 dB
+# at 64x64 and 101 dB at 256x256.
+MAX_PSNR = 100.0
 
 
-def draw_images(source: str, count: int, rng: np.random.Generator) -> Iterator[Image.Image]:
-    """Up to ``count`` different random images of a folder or zip, at their own size.
+# Is the key hidden?
 
-    Broken files are passed over: others take their place while there are any.
 
-    Raises:
-        UserError: no such source, or no usable image in it.
+def decibels(a: Tensor, b: Tensor) -> FloatArray:
+    """PSNR of pairs of 8-bit images uint8 [m, 3, R, R], equal ones at ``MAX_PSNR``: [m]."""
+    return psnr(to_float(a), to_float(b)).clip(max=MAX_PSNR)
+
+
+def _pair_figures(
+    pairs: list[tuple[Tensor, Tensor]], lpips: nn.Module | None, title: str
+) -> dict[str, Any]:
+    """PSNR, SSIM and perhaps LPIPS over pairs of equal batches uint8 [m, 3, R, R]."""
+    values: dict[str, list[FloatArray]] = {"psnr": [], "ssim": []}
+    if lpips is not None:
+        values["lpips"] = []
+    for a, b in tqdm(pairs, title, unit="key", delay=2, leave=False):
+        values["psnr"].append(decibels(a, b))
+        values["ssim"].append(ssim(to_float(a), to_float(b)))
+        if lpips is not None:
+            values["lpips"].append(distances(lpips, to_float(a), to_float(b)))
+    figures: dict[str, Any] = {"pairs": sum(map(len, values["psnr"]))}
+    for name, parts in values.items():
+        whole = np.concatenate(parts)
+        figures[name] = float(whole.mean())
+        # The worst twentieth: the least alike.
+        figures[f"{name}_worst"] = float(np.percentile(whole, 95 if name == "lpips" else 5))
+    return figures
+
+
+def measure_hiding(samples: Samples, lpips: nn.Module | None = None) -> dict[str, Any]:
+    """How alike are pictures of one latent under two keys and, for contrast, two latents under one?
+
+    Returns:
+        For both kinds of pairs the mean and the 5th percentile (of LPIPS the 95th) of PSNR in dB,
+        SSIM and, with the metric, LPIPS; and the metric's name.
     """
-    drawn = 0
-    with Source(resolve_source(source)) as files:
-        for index in rng.permutation(len(files.names)):
-            if drawn == count:
-                break
-            try:
-                image = files.read(index)
-            except UserError:
-                continue
-            drawn += 1
-            yield image
-    if drawn == 0:
-        raise UserError(f"{source} holds no usable image: give another source.")
+    images, twins = samples.images, samples.twins
+    latents = [(own[:-1], own[1:]) for own in images]
+    return {
+        "lpips": getattr(lpips, "name", None),
+        "same_latent_two_keys": _pair_figures(
+            list(zip(images, twins, strict=True)), lpips, "comparing keys"
+        ),
+        "two_latents_same_key": _pair_figures(latents, lpips, "comparing latents"),
+    }
+
+
+# Do they look like the data?
+
+
+def data_pixels(config: EvaluateConfig, count: int, resolution: int) -> Tensor:
+    """Up to ``count`` random images of the data set, uint8 [n, 3, R, R]."""
+    drawn = draw_images(config.data, count, stream(config, "features"))
+    bar = tqdm(drawn, "opening the data set", total=count, unit="img", delay=2, leave=False)
+    return torch.cat([to_tensor([image], resolution) for image in bar])
 
 
 def measure_features(
-    extractor: nn.Module, generated: Generated, config: EvaluateConfig
+    extractor: nn.Module, samples: Samples, config: EvaluateConfig
 ) -> dict[str, Any]:
     """Distance of instances' images to the data set, and diversity, beside the data's own.
 
     Two disjoint halves of as many images as are generated are drawn from the data. Generated to the
     second half is the distance, first half to second its floor: equal numbers on every side, so
-    that the upward bias of small samples is the same in both.
+    that the upward bias of small samples is the same in both. The twin without keys, where there is
+    one, is held against the same half.
 
     The crossed sample tells what moves a picture: features over the latents of one key should be
     as diverse as the data, over the keys of one latent hardly diverse at all.
     """
-    rng = stream(config, "features")
-    images = generated.images.flatten(0, 1)
+    images = samples.images.flatten(0, 1)
     wanted = 2 * min(config.feature_images, len(images))
-    resolution = images.shape[-1]
-    drawn = draw_images(config.data, wanted, rng)
-    bar = tqdm(drawn, "opening the data set", total=wanted, unit="img", delay=1)
-    data = torch.cat([to_tensor([image], resolution) for image in bar])
+    data = data_pixels(config, wanted, images.shape[-1])
     n = len(data) // 2
-    first = extract(extractor, data[:n], config.batch_size)
-    second = extract(extractor, data[n : 2 * n], config.batch_size)
-    chosen = torch.from_numpy(rng.permutation(len(images))[:n])
-    fake = extract(extractor, images[chosen], config.batch_size)
-    g = len(generated.crossed)
-    crossed = extract(extractor, generated.crossed.flatten(0, 1), config.batch_size)
-    crossed = crossed.reshape(g, g, -1)  # [key, latent, d]
+    chosen = torch.from_numpy(stream(config, "chosen").permutation(len(images))[:n])
+    sets = {"first": data[:n], "second": data[n : 2 * n], "fake": images[chosen]}
+    if config.twin is not None:
+        seed = int(stream(config, "twin images").integers(2**31))
+        sets["twin"] = from_files(load_twin(config.twin, config).sample(n, seed=seed))
+    features = {name: extract(extractor, x, config.batch_size) for name, x in sets.items()}
+    second = features["second"]
     reference = Statistics.of(second)
     subsets = {"subsets": KID_SUBSETS, "subset_size": KID_SUBSET_SIZE}
-    return {
+    figures: dict[str, Any] = {
         "extractor": getattr(extractor, "name", type(extractor).__name__),
         "images_each": n,
-        "distance": frechet_distance(Statistics.of(fake), reference),
-        "distance_floor": frechet_distance(Statistics.of(first), reference),
-        "kernel_distance": kid(fake, second, **subsets),
-        "kernel_distance_floor": kid(first, second, **subsets),
-        "diversity": feature_diversity(fake),
-        "diversity_data": feature_diversity(second),
+    }
+    for name, x in features.items():
+        if name == "second":
+            continue
+        prefix = {"fake": "", "first": "floor_", "twin": "twin_"}[name]
+        precision, recall = precision_recall(second, x)
+        figures |= {
+            f"{prefix}distance": frechet_distance(Statistics.of(x), reference),
+            f"{prefix}kernel_distance": kid(x, second, **subsets),
+            f"{prefix}precision": precision,
+            f"{prefix}recall": recall,
+            f"{prefix}diversity": feature_diversity(x),
+        }
+    g = len(samples.crossed)
+    crossed = extract(extractor, samples.crossed.flatten(0, 1), config.batch_size)
+    crossed = crossed.reshape(g, g, -1)  # [key, latent, d]
+    figures |= {
         "crossed": g,
         "diversity_over_latents": float(np.mean([feature_diversity(x) for x in crossed])),
         "diversity_over_keys": float(
             np.mean([feature_diversity(x) for x in crossed.transpose(1, 0, 2)])
         ),
     }
-
-
-def issued_keys(n_bits: int, issued: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Random keys packed as a registry holds them: [N, ceil(n / 8)], pad bits zero."""
-    packed = rng.integers(0, 256, (issued, -(-n_bits // 8)), dtype=np.uint8)
-    packed[:, -1] &= 256 - (1 << (-n_bits % 8))
-    return packed
-
-
-def expected_best_match(n_bits: int, issued: int) -> float:
-    """What the best match of one innocent image among N independent random keys is on average.
-
-    The sum over t = 1..n of P[best >= t] = 1 - (1 - P[Binomial(n, 1/2) >= t])^N.
-    """
-    tail = np.exp(log_binomial_tail(n_bits, np.arange(1, n_bits + 1)))
-    with np.errstate(divide="ignore"):  # a tail that rounds to 1 gives log 0, and 1 in the end
-        return float(-np.expm1(issued * np.log1p(-tail)).sum())
-
-
-def best_matches(
-    bits: NDArray[np.uint8], packed: NDArray[np.uint8], title: str = ""
-) -> NDArray[np.int64]:
-    """The most matching bits that any key of [N, w] has with each reading of [b, n]: int64 [b].
-
-    Equals the highest of :func:`scalefp.attribution.count_matches`; one contiguous column for each
-    machine word of the keys makes it ten times as fast, and here thousands of images are searched.
-    """
-    n_bits = bits.shape[1]
-    padding = ((0, 0), (0, -packed.shape[1] % 8))
-    columns = np.ascontiguousarray(np.pad(packed, padding).view(np.uint64).T)  # [words, N]
-    queries = np.pad(np.packbits(bits, axis=1), padding).view(np.uint64)  # [b, words]
-    counted = np.uint8 if n_bits < 256 else np.uint16
-    best = np.empty(len(bits), np.int64)
-    for row, query in enumerate(tqdm(queries, f"searching for {title}", unit="img", delay=1)):
-        fewest = n_bits
-        for start in range(0, len(packed), CHUNK):
-            differing: NDArray[Any] = np.zeros(len(columns[0, start : start + CHUNK]), counted)
-            for column, word in zip(columns, query, strict=True):
-                differing += np.bitwise_count(column[start : start + CHUNK] ^ word)
-            fewest = min(fewest, int(differing.min()))
-        best[row] = n_bits - fewest
-    return best
-
-
-def search_figures(
-    name: str, logits: FloatArray, packed: NDArray[np.uint8], needed: int | None
-) -> dict[str, Any]:
-    """Search all issued keys for each reading [b, n]: how many images are attributed to anybody."""
-    bits = (logits > 0).astype(np.uint8)
-    best = best_matches(bits, packed, name).tolist()
-    return {
-        "source": name,
-        "images": len(best),
-        # Images that read alike are not independent evidence.
-        "distinct_readings": len(np.unique(bits, axis=0)),
-        "attributed": sum(needed is not None and match >= needed for match in best),
-        "best_match_mean": float(np.mean(best)),
-        "best_match_max": max(best),
-        "best_match_histogram": {str(m): count for m, count in sorted(Counter(best).items())},
-    }
-
-
-def measure_unrelated(
-    model: Model, own_logits: FloatArray, needed: int | None, config: EvaluateConfig
-) -> dict[str, Any]:
-    """How many images that no issued key made are attributed to anybody all the same?
-
-    Args:
-        own_logits: readings [b, n] of the evaluation's own instances. Their keys are not among the
-            issued ones, so they too must be nobody's; counted apart from unrelated images.
-        needed: matching bits at which a key is named; None where no number suffices.
-    """
-    n_bits, count = model.config.n_bits, config.unrelated_images
-    packed = issued_keys(n_bits, config.issued, stream(config, "issued"))
-    sources = []
-    for source in [config.data, *config.unrelated]:
-        name = Path(source).name
-        images = draw_images(source, count, stream(config, "unrelated"))
-        logits = read_logits(model, images, count, config.batch_size, name)
-        sources.append(search_figures(name, logits, packed, needed))
-    return {
-        "issued": config.issued,
-        "best_match_expected": expected_best_match(n_bits, config.issued),
-        "images": sum(figures["images"] for figures in sources),
-        "attributed": sum(figures["attributed"] for figures in sources),
-        "sources": sources,
-        "other_keys": search_figures("instances of other keys", own_logits, packed, needed),
-    }
+    return figures

