@@ -130,6 +130,12 @@ class RunConfig:
     device: str = "auto"  # auto, cpu or cuda
     precision: str = "auto"  # auto (bf16 where the hardware gains from it), fp32 or bf16
     threads: int = 1  # CPU threads for each process
+    # Parts of a process's batch that are computed one after another: as many times less memory for
+    # activations, one pass of the generator more.
+    accumulate: int = 1
+    # Blocks of this resolution and up are computed again in the backward pass instead of kept.
+    recompute_from: int = 0  # 0 = none
+    compile: bool = False  # torch.compile for generator and decoder; meant for GPUs
     log_steps: int = 20  # steps between lines of log.jsonl
     grid_images: int = 32_000  # images between picture grids
     checkpoint_minutes: float = 5.0
@@ -162,6 +168,7 @@ class TrainConfig:
         options = flat_options(self)
         least = dict.fromkeys(("loss.r1_interval", "loss.path_length_interval"), 1)
         least |= {"run.log_steps": 1, "run.grid_images": 1, "run.threads": 1, "seed": 0}
+        least |= {"run.accumulate": 1, "run.recompute_from": 0}
         for name, value in least.items():
             if options[name] < value:
                 raise UserError(f"{name} must be at least {value}, not {options[name]}.")
@@ -174,6 +181,12 @@ class TrainConfig:
             raise UserError(
                 f"optimizer.batch must be a multiple of {share} (two keys for each latent on each "
                 f"of {world_size} processes), not {batch}."
+            )
+        unit = 16 * self.run.accumulate * world_size  # see step.split
+        if self.run.accumulate > 1 and batch % unit:
+            raise UserError(
+                f"with run.accumulate={self.run.accumulate} optimizer.batch must be a multiple of "
+                f"{unit} (16 images for each part on each of {world_size} processes), not {batch}."
             )
         if self.schedule.total_images < batch:
             raise UserError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scalefp.config import ModelConfig
-from scalefp.layers import Linear, ModulatedConv2d, normalize_2nd_moment, upsample
+from scalefp.layers import Linear, ModulatedConv2d, normalize_2nd_moment, recomputed, upsample
 
 
 def channels_at(config: ModelConfig, resolution: int) -> int:
@@ -105,6 +105,10 @@ class Generator(nn.Module):
         bits: key bits [b, n] in {0, 1}.
         n_active: bits switched on by the training curriculum (all when None).
 
+    Attributes:
+        recompute_from: blocks of this resolution and up keep no activations for the backward pass,
+            which computes them again; 0 = none.
+
     Returns:
         Images [b, 3, R, R]; nominal range [-1, 1], not clamped.
     """
@@ -115,6 +119,7 @@ class Generator(nn.Module):
         self.embedding = KeyEmbedding(config)
         self.input = Linear(config.latent_dim, channels_at(config, 4) * 16, active=True)
         self.blocks = nn.ModuleList(GeneratorBlock(config, r) for r in block_resolutions(config))
+        self.recompute_from = 0
 
     def forward(self, z: Tensor, bits: Tensor, n_active: int | None = None) -> Tensor:
         return self.synthesize(z, self.embedding(bits, n_active))
@@ -124,7 +129,8 @@ class Generator(nn.Module):
         x = self.input(normalize_2nd_moment(z)).unflatten(1, (-1, 4, 4))
         x = x.contiguous(memory_format=torch.channels_last)
         rgb = None
-        for block in self.blocks:
-            x, rgb = block(x, rgb, embedding)
+        for resolution, block in zip(block_resolutions(self.config), self.blocks, strict=True):
+            again = 0 < self.recompute_from <= resolution
+            x, rgb = recomputed(block, again, x, rgb, embedding)
         assert rgb is not None
         return rgb

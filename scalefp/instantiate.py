@@ -6,10 +6,7 @@ it another one. Gains of the equalized layers and of the activations are folded 
 """
 
 import dataclasses
-import logging
-import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +16,7 @@ from tqdm import tqdm
 
 from scalefp.checkpoint import check_strictly, load_tensors, save_tensors
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.export import Ports, export
 from scalefp.generator import Generator, block_resolutions, channels_at, map_resolutions
 from scalefp.key import Key
 from scalefp.layers import ACTIVATION_SLOPE, ModulatedConv2d, normalize_2nd_moment, upsample
@@ -39,109 +36,99 @@ def tensor_shapes(config: InstanceConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of an instance."""
     width = config.channels[0] * 16
     shapes: dict[str, tuple[int, ...]] = {
-        "input.weight": (width, config.latent_dim),
-        "input.bias": (width,),
+        "input_weight": (width, config.latent_dim),
+        "input_bias": (width,),
     }
     previous = None
     for i, channels in enumerate(config.channels):
         size = 4 * 2**i
         convs = {"conv": (channels, size)}
         if previous is not None:
-            convs["before"] = (previous, size // 2)
+            convs = {"before": (previous, size // 2), **convs}
         for name, (inputs, where) in convs.items():
-            side = where if where in config.maps else 1
-            shapes[f"blocks.{i}.{name}.weight"] = (channels, inputs, 3, 3)
-            shapes[f"blocks.{i}.{name}.offset"] = (1, channels, side, side)
-        shapes[f"blocks.{i}.to_rgb.weight"] = (3, channels, 1, 1)
-        shapes[f"blocks.{i}.to_rgb.offset"] = (1, 3, 1, 1)
+            shapes[f"block{i}_{name}_weight"] = (channels, inputs, 3, 3)
+            shapes[f"block{i}_{name}_bias"] = (channels,)
+            if where in config.maps:
+                shapes[f"block{i}_{name}_offset"] = (1, inputs, where, where)
+        shapes[f"block{i}_to_rgb_weight"] = (3, channels, 1, 1)
+        shapes[f"block{i}_to_rgb_bias"] = (3,)
         previous = channels
     return shapes
 
 
-def _constant(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)
-
-
-class PlainConv(nn.Module):
-    """Convolution with constant weights, an added constant and an optional leaky ReLU."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], name: str, *, active: bool) -> None:
-        super().__init__()
-        self.weight = _constant(tensors[f"{name}.weight"])
-        self.offset = _constant(tensors[f"{name}.offset"])
-        self.active = active
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2) + self.offset
-        return F.leaky_relu(x, ACTIVATION_SLOPE) if self.active else x
-
-
-class PlainBlock(nn.Module):
-    """A generator block with its key folded in."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], name: str) -> None:
-        super().__init__()
-        self.before: PlainConv | None = None
-        if f"{name}.before.weight" in tensors:
-            self.before = PlainConv(tensors, f"{name}.before", active=True)
-        self.conv = PlainConv(tensors, f"{name}.conv", active=True)
-        self.to_rgb = PlainConv(tensors, f"{name}.to_rgb", active=False)
-
-    def forward(self, x: Tensor, rgb: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.before is not None:
-            x = upsample(self.before(x))
-        x = self.conv(x)
-        skip = self.to_rgb(x)
-        return x, skip if rgb is None else upsample(rgb) + skip
+def channels_last(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, those of convolutions laid out as convolutions on CPUs want them."""
+    return {
+        name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 class Instance(nn.Module):
     """A recipient's generator: ``instance(z [b, dz]) -> images [b, 3, R, R]``, nominally [-1, 1].
 
+    One module without others inside, since making modules took longer than folding a key in.
     Load one with :func:`load_instance`; make one with ``model.instantiate(key)``.
     """
+
+    input_weight: nn.Parameter
+    input_bias: nn.Parameter
 
     def __init__(self, config: InstanceConfig, tensors: Mapping[str, Tensor]) -> None:
         """A network around ``tensors``, which :func:`tensor_shapes` lists."""
         super().__init__()
         self.config = config
-        self.input = nn.Linear(config.latent_dim, config.channels[0] * 16, device="meta")
-        self.input.weight = _constant(tensors["input.weight"])
-        self.input.bias = _constant(tensors["input.bias"])
-        self.blocks = nn.ModuleList(
-            PlainBlock(tensors, f"blocks.{i}") for i in range(len(config.channels))
-        )
+        for name, tensor in tensors.items():
+            # Not by register_parameter, whose checks take longer than all the rest.
+            self._parameters[name] = nn.Parameter(tensor, requires_grad=False)
         self.eval()
 
     def forward(self, z: Tensor) -> Tensor:
-        x = F.leaky_relu(self.input(normalize_2nd_moment(z)), ACTIVATION_SLOPE)
-        x = x.unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
+        x = F.linear(normalize_2nd_moment(z), self.input_weight, self.input_bias)
+        x = F.leaky_relu_(x, ACTIVATION_SLOPE).unflatten(1, (-1, 4, 4))
+        x = x.contiguous(memory_format=torch.channels_last)
         rgb = None
-        for block in self.blocks:
-            x, rgb = block(x, rgb)
+        for i in range(len(self.config.channels)):
+            if i > 0:
+                x = upsample(F.leaky_relu_(self._convolve(x, f"block{i}_before"), ACTIVATION_SLOPE))
+            x = F.leaky_relu_(self._convolve(x, f"block{i}_conv"), ACTIVATION_SLOPE)
+            skip = self._convolve(x, f"block{i}_to_rgb")
+            rgb = skip if rgb is None else upsample(rgb) + skip
         assert rgb is not None
         return rgb
 
-    @torch.inference_mode()
-    def sample(self, n: int, *, seed: int = 0, batch_size: int = 32) -> Tensor:
-        """Images of ``n`` latents drawn from ``seed``, [n, 3, R, R] in [-1, 1].
+    def _convolve(self, x: Tensor, name: str) -> Tensor:
+        """One layer; an offset, where the layer has one, is added to its input."""
+        offset = self._parameters.get(f"{name}_offset")
+        if offset is not None:
+            x = x + offset
+        weight, bias = self._parameters[f"{name}_weight"], self._parameters[f"{name}_bias"]
+        assert weight is not None
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
-        The i-th image depends on the seed and i alone, not on ``n`` or ``batch_size``.
-        """
+    @torch.inference_mode()
+    def stream(self, n: int, *, seed: int = 0, batch_size: int = 32) -> Iterator[Tensor]:
+        """The images of :meth:`sample` as batches [<= batch_size, 3, R, R], one at a time."""
         generator = torch.Generator().manual_seed(seed)
-        device = self.input.weight.device
-        images = []
+        device = self.input_weight.device
         with tqdm(total=n, unit="img", desc="sample", delay=2, leave=False) as progress:
             for start in range(0, n, batch_size):
                 count = min(batch_size, n - start)
                 z = torch.stack(
                     [torch.randn(self.config.latent_dim, generator=generator) for _ in range(count)]
                 )
-                images.append(self(z.to(device)).clamp(-1, 1).cpu())
+                yield self(z.to(device)).clamp(-1, 1).cpu()
                 progress.update(count)
-        if not images:
+
+    def sample(self, n: int, *, seed: int = 0, batch_size: int = 32) -> Tensor:
+        """Images of ``n`` latents drawn from ``seed``, [n, 3, R, R] in [-1, 1].
+
+        The i-th image depends on the seed and i alone, not on ``n`` or ``batch_size``.
+        """
+        batches = list(self.stream(n, seed=seed, batch_size=batch_size))
+        if not batches:
             return torch.empty(0, 3, self.config.resolution, self.config.resolution)
-        return torch.cat(images)
+        return torch.cat(batches)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: the weights, and the sizes in its header. Atomic."""
@@ -155,85 +142,62 @@ class Instance(nn.Module):
         Raises:
             UserError: unknown format, or the packages for ONNX are not installed.
         """
-        if format not in EXPORTERS:
-            raise UserError(f"Unknown export format {format!r}; choose onnx or pt2.")
-        EXPORTERS[format](self, Path(path))
+        ports = Ports("z", ["images"], torch.zeros(2, self.config.latent_dim))
+        export(self, ports, path, format=format)
 
 
-def _export_onnx(instance: Instance, path: Path) -> None:
-    try:
-        import onnxscript  # noqa: F401  torch's exporter needs it and says so less clearly
-    except ImportError as error:
-        raise UserError("Writing ONNX needs `pip install scalefp[onnx]`.") from error
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns of operators of packages that are not installed
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # raised by the exporter's own calls
-            program = torch.onnx.export(
-                instance,
-                (torch.zeros(2, instance.config.latent_dim),),
-                input_names=["z"],
-                output_names=["images"],
-                dynamic_shapes={"z": {0: torch.export.Dim("batch")}},
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        log.setLevel(level)
-    assert program is not None
-    with atomic_path(path) as temporary:
-        program.save(os.fspath(temporary))
-
-
-def _export_pt2(instance: Instance, path: Path) -> None:
-    program = torch.export.export(
-        instance,
-        (torch.zeros(2, instance.config.latent_dim),),
-        dynamic_shapes={"z": {0: torch.export.Dim("batch")}},
+def sizes_of(generator: Generator) -> InstanceConfig:
+    """Sizes of the instances of a generator."""
+    config = generator.config
+    return InstanceConfig(
+        resolution=config.resolution,
+        latent_dim=config.latent_dim,
+        channels=tuple(channels_at(config, r) for r in block_resolutions(config)),
+        maps=tuple(map_resolutions(config)),
     )
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.export.save(program, file)
 
 
-EXPORTERS = {"onnx": _export_onnx, "pt2": _export_pt2}
+def modulated_layers(generator: Generator) -> dict[str, ModulatedConv2d]:
+    """The layers that a key is folded into, by the names that they have in an instance."""
+    return {
+        f"block{i}_{name}": layer
+        for i, block in enumerate(generator.blocks)
+        for name, layer in block.named_children()
+        if isinstance(layer, ModulatedConv2d)
+    }
+
+
+def check_length(generator: Generator, key: Key) -> None:
+    """Raise :class:`UserError` unless the key's length is the generator's."""
+    if key.n_bits != generator.config.n_bits:
+        raise UserError(
+            f"The key has {key.n_bits} bits but this model takes {generator.config.n_bits}; "
+            "use a key issued for this model."
+        )
 
 
 @torch.no_grad()
 def instantiate(generator: Generator, key: Key) -> Instance:
     """Fold ``key`` into the weights of ``generator``.
 
-    The result equals ``generator(z, key.bits)`` to rounding.
+    The result equals ``generator(z, key.bits)`` to rounding. This is the specification, layer by
+    layer; :class:`scalefp.folding.Folding` does the same faster.
 
     Raises:
         UserError: the key's length is not the generator's.
     """
-    config = generator.config
-    if key.n_bits != config.n_bits:
-        raise UserError(
-            f"The key has {key.n_bits} bits but this model takes {config.n_bits}; "
-            "use a key issued for this model."
-        )
-    device = generator.input.weight.device
-    bits = torch.from_numpy(key.bits)[None].to(device)
+    check_length(generator, key)
+    bits = torch.from_numpy(key.bits)[None].to(generator.input.weight.device)
     embedding = generator.embedding(bits)  # [1, e]
     weight, bias = generator.input.folded()
     assert bias is not None
-    tensors = {"input.weight": weight, "input.bias": bias}
-    for i, block in enumerate(generator.blocks):
-        for name, layer in block.named_children():
-            assert isinstance(layer, ModulatedConv2d)
-            weight, offset = layer.folded(embedding)
-            tensors[f"blocks.{i}.{name}.weight"] = weight
-            tensors[f"blocks.{i}.{name}.offset"] = offset
-    sizes = InstanceConfig(
-        resolution=config.resolution,
-        latent_dim=config.latent_dim,
-        channels=tuple(channels_at(config, r) for r in block_resolutions(config)),
-        maps=tuple(map_resolutions(config)),
-    )
-    return Instance(sizes, tensors)
+    tensors = {"input_weight": weight, "input_bias": bias}
+    for name, layer in modulated_layers(generator).items():
+        weight, bias, offset = layer.folded(embedding)
+        tensors |= {f"{name}_weight": weight, f"{name}_bias": bias}
+        if offset is not None:
+            tensors[f"{name}_offset"] = offset
+    return Instance(sizes_of(generator), channels_last(tensors))
 
 
 def load_instance(path: str | Path) -> Instance:
@@ -250,4 +214,4 @@ def load_instance(path: str | Path) -> Instance:
     except (TypeError, KeyError, IndexError) as error:
         raise UserError(f"{path} is not a whole instance: its header is damaged") from error
     check_strictly(shapes, tensors, path)
-    return Instance(config, tensors)
+    return Instance(config, channels_last(tensors))

@@ -7,20 +7,30 @@ Equations of StyleGAN2 (Karras et al., CVPR 2020, arXiv 1912.04958) are cited by
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # Leaky ReLU halves the variance of a unit Gaussian up to its slope; sqrt(2) restores it. Since
 # lrelu(x) * g = lrelu(x * g) for g > 0, the layers fold the gain into what comes before.
 ACTIVATION_GAIN = math.sqrt(2)
 ACTIVATION_SLOPE = 0.2
+DEMODULATION_FLOOR = 1e-8  # added to the squared norm of the weights
+# Added to scales that are divided by. They are 1 + something, so it changes none but 0 itself.
+SMALLEST_SCALE = 1e-12
 
 
 def normalize_2nd_moment(x: Tensor) -> Tensor:
     """Scale each row of x [b, C] to unit mean square."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+def gained(parameter: Tensor, gain: float) -> Tensor:
+    """``parameter`` times ``gain``, without a pass over it where that is 1."""
+    return parameter if gain == 1 else parameter * gain
 
 
 class Linear(nn.Module):
@@ -51,7 +61,8 @@ class Linear(nn.Module):
         return self.weight * self.weight_gain, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, *self.folded())
+        bias = None if self.bias is None else gained(self.bias, self.bias_gain)
+        x = F.linear(x, gained(self.weight, self.weight_gain), bias)
         return F.leaky_relu(x, ACTIVATION_SLOPE) if self.active else x
 
 
@@ -69,15 +80,31 @@ class Conv2d(nn.Module):
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight * self.weight_gain, self.bias * self.bias_gain
+        weight, bias = gained(self.weight, self.weight_gain), gained(self.bias, self.bias_gain)
         x = F.conv2d(x, weight, bias, padding=self.weight.shape[-1] // 2)
         return F.leaky_relu(x, ACTIVATION_SLOPE) if self.active else x
+
+
+@torch.no_grad()
+def fold_gains_(network: nn.Module) -> None:
+    """Multiply the gains of all equalized layers into their weights, in place.
+
+    For networks that only infer: nothing changes but the time that the multiplication takes in
+    every call, and the weights' layout, which becomes that of the feature maps.
+    """
+    for layer in network.modules():
+        if isinstance(layer, Linear | Conv2d):
+            layer.weight.mul_(layer.weight_gain)
+            if layer.bias is not None:
+                layer.bias.mul_(layer.bias_gain)
+            layer.weight_gain = layer.bias_gain = 1.0
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def demodulation(weight: Tensor, scales: Tensor) -> Tensor:
     """Demodulation factors [b, O] for weight [O, I, k, k] and scales [b, I] (eq. 3)."""
     power = weight.square().sum(dim=(2, 3))  # [O, I]
-    return (scales.square() @ power.T + 1e-8).rsqrt()
+    return (scales.square() @ power.T + DEMODULATION_FLOOR).rsqrt()
 
 
 def modulated_conv2d_reference(
@@ -107,7 +134,7 @@ def modulated_conv2d_reference(
     outputs = []
     for sample, scale in zip(x, scales, strict=True):
         own = weight * scale[None, :, None, None]
-        norm = (own.square().sum(dim=(1, 2, 3)) + 1e-8).sqrt()[:, None, None]
+        norm = (own.square().sum(dim=(1, 2, 3)) + DEMODULATION_FLOOR).sqrt()[:, None, None]
         output = F.conv2d(sample, own, padding=padding)
         if maps is not None:
             pattern = maps[0] * (scale - 1)[:, None, None]
@@ -151,25 +178,24 @@ def fold_modulation(
     demodulate: bool = True,
     gain: float = 1.0,
     weight_gain: float = 1.0,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """What modulation by one constant scale vector [I] amounts to.
 
-    ``weight_gain`` multiplies the weights beforehand, without a pass over them of its own.
+    ``weight_gain`` multiplies the weights beforehand.
 
     Returns:
-        Weights [O, I, k, k] and an offset [1, O, 1, 1] or [1, O, H, W] of a plain convolution that
-        equals :func:`modulated_conv2d` under that scale.
+        Weights [O, I, k, k] of a plain convolution, and what to add to its input [1, I, H, W]
+        (None without maps), that together equal :func:`modulated_conv2d` under that scale:
+        (x + maps) s - maps = s (x + maps (1 - 1/s)).
     """
-    factor = weight.new_full((weight.shape[0],), weight_gain)
+    scale = scale + SMALLEST_SCALE
+    weight = weight * weight_gain
+    folded = weight * scale[None, :, None, None]
     if demodulate:
-        power = torch.linalg.vector_norm(weight, dim=(2, 3)).square()  # [O, I]
-        factor *= gain * (weight_gain**2 * (power @ scale.square()) + 1e-8).rsqrt()
-    folded = weight * torch.outer(factor, scale)[:, :, None, None]
+        folded = folded * gain * demodulation(weight, scale[None])[0][:, None, None, None]
     if maps is None:
-        return folded, weight.new_zeros(1, weight.shape[0], 1, 1)
-    pattern = maps * (scale - 1)[None, :, None, None]
-    offset = F.conv2d(pattern, weight, padding=weight.shape[-1] // 2)
-    return folded, offset * factor[None, :, None, None]
+        return folded, None
+    return folded, maps * (1 - 1 / scale)[:, None, None]
 
 
 class ModulatedConv2d(nn.Module):
@@ -225,8 +251,9 @@ class ModulatedConv2d(nn.Module):
         x = x + (self.bias * self.output_gain).to(x.dtype)
         return F.leaky_relu(x, ACTIVATION_SLOPE) if self.demodulate else x
 
-    def folded(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [O, I, k, k] and offset of the plain convolution for one embedding [1, e]."""
+    def folded(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Weights [O, I, k, k], bias [O] and what to add to the input [1, I, H, W] (None without
+        maps) of the plain convolution for one embedding [1, e]."""
         weight, offset = fold_modulation(
             self.weight,
             self.scales(embedding)[0],
@@ -235,7 +262,15 @@ class ModulatedConv2d(nn.Module):
             gain=self.output_gain,
             weight_gain=self.weight_gain,
         )
-        return weight, offset + self.bias * self.output_gain
+        return weight, self.bias.flatten() * self.output_gain, offset
+
+
+def recomputed(module: nn.Module, again: bool, *inputs: Any) -> Any:
+    """``module(*inputs)``; if ``again``, its activations are not kept for the backward pass, which
+    computes them a second time (Chen et al. 2016, arXiv 1604.06174)."""
+    if not again or not torch.is_grad_enabled():
+        return module(*inputs)
+    return checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def upsample(x: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """The release in memory: generator and decoder of one training, as their owner uses them."""
 
+import copy
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,19 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scalefp import instantiate as instantiation
+from scalefp.alignment import read
 from scalefp.attribution import Reading
 from scalefp.checkpoint import load_strictly, load_tensors, save_tensors
 from scalefp.config import ModelConfig
 from scalefp.decoder import Decoder
 from scalefp.errors import UserError
+from scalefp.export import Ports, export
+from scalefp.folding import Folding
 from scalefp.generator import Generator
 from scalefp.images import read_image, to_float, to_tensor
+from scalefp.instantiate import Instance
 from scalefp.key import Key
+from scalefp.layers import fold_gains_
 
 BUNDLED = Path(__file__).parent / "assets"
 Images = Tensor | Image.Image | str | os.PathLike[str] | Sequence[Any]
@@ -29,6 +35,9 @@ Images = Tensor | Image.Image | str | os.PathLike[str] | Sequence[Any]
 
 class Model:
     """A release: the secret generator and decoder, and where they come from.
+
+    What instantiates and what decodes is prepared from the networks on first use: a change of
+    their weights afterwards goes unseen.
 
     Attributes:
         config: sizes.
@@ -51,19 +60,57 @@ class Model:
         self.training = training
         self.digest = digest
 
-    def instantiate(self, key: Key) -> instantiation.Instance:
+    @cached_property
+    def _folding(self) -> Folding:
+        return Folding(self.generator)
+
+    @cached_property
+    def _reader(self) -> Decoder:
+        with torch.inference_mode(False):  # whoever asks first; it may be exported later
+            reader = copy.deepcopy(self.decoder)
+            fold_gains_(reader)
+        return reader
+
+    def instantiate(self, key: Key) -> Instance:
         """The recipient's network for ``key``; see :func:`scalefp.instantiate.instantiate`."""
-        return instantiation.instantiate(self.generator, key)
+        return self._folding(key)
+
+    def instantiate_many(self, keys: Iterable[Key]) -> Iterator[Instance]:
+        """The instances of ``keys`` in their order, each made when it is asked for."""
+        return map(self.instantiate, keys)
+
+    def export_decoder(self, path: str | Path, *, format: str) -> None:
+        """Write the decoder for other runtimes: ``onnx`` or ``pt2`` (``torch.export``).
+
+        Both take ``images`` [b, 3, R, R] in [-1, 1] of any batch size and give ``logits`` [b, n]
+        and ``latents`` [b, dz]. The file is as secret as the release.
+
+        Raises:
+            UserError: unknown format, or the packages for ONNX are not installed.
+        """
+        size = self.config.resolution
+        ports = Ports("images", ["logits", "latents"], torch.zeros(2, 3, size, size))
+        export(self._reader, ports, path, format=format)
+
+    @property
+    def searches(self) -> bool:
+        """Whether :meth:`decode` can try crops and turns (a decoder without localizer cannot)."""
+        return self.decoder.localizer is not None
 
     @torch.inference_mode()
-    def decode(self, images: Images, *, batch_size: int = 32) -> Reading:
+    def decode(self, images: Images, *, batch_size: int = 32, search: bool = True) -> Reading:
         """Read the fingerprint of images.
+
+        What does not read clearly is tried as a crop, turned or mirrored (see alignment.py), which
+        takes the time of about a hundred images.
 
         Args:
             images: one picture or a sequence of them (PIL images or paths; any size and mode:
                 centre-cropped to a square and resized), or a tensor [b, 3, R, R] at the model's
                 resolution, float in [-1, 1] or uint8.
             batch_size: images decoded at a time.
+            search: try crops, turns and mirroring on what is unclear; else all are read as they
+                are.
 
         Returns:
             Reading of b images; take ``reading[i]`` for the i-th alone.
@@ -85,7 +132,7 @@ class Model:
             images = [images]
         if len(images) == 0:
             raise UserError("there is no image to decode; give at least one")
-        device = self.decoder.output.weight.device
+        device = self._reader.output.weight.device
         logits = []
         with tqdm(total=len(images), unit="img", desc="decode", delay=2, leave=False) as progress:
             for start in range(0, len(images), batch_size):
@@ -96,7 +143,9 @@ class Model:
                     pixels = to_tensor([read_image(source) for source in batch], resolution)
                 if pixels.dtype == torch.uint8:
                     pixels = to_float(pixels)
-                logits.append(self.decoder(pixels.float().to(device))[0].double().cpu().numpy())
+                pixels = pixels.float().to(device)
+                found = read(self._reader, pixels) if search else self._reader(pixels)[0]
+                logits.append(found.double().cpu().numpy())
                 progress.update(len(batch))
         return Reading(logits=np.concatenate(logits), model_digest=self.digest)
 

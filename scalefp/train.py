@@ -123,6 +123,10 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
 
     state = TrainingState.build(config, world.device)
     state.restore(run_dir, config)
+    if config.run.compile:
+        # Not the discriminator: compiled networks have no second derivatives, which R1 needs.
+        for network in (state.generator, state.decoder):
+            network.compile()
     progress = state.progress
     if world.is_main and progress.images and not (run_dir / "release.safetensors").exists():
         state.save(run_dir, config)

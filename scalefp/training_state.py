@@ -42,6 +42,7 @@ class TrainingState:
         discriminator = Discriminator(config.model)
         for network in (generator, decoder, discriminator):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        generator.recompute_from = discriminator.recompute_from = config.run.recompute_from
         options = config.optimizer
 
         def adam(*learners: nn.Module) -> torch.optim.Optimizer:

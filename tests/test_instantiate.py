@@ -14,7 +14,7 @@ from scalefp.checkpoint import save_tensors
 from scalefp.config import ModelConfig
 from scalefp.errors import UserError
 from scalefp.generator import Generator
-from scalefp.instantiate import Instance, instantiate, load_instance
+from scalefp.instantiate import Instance, instantiate, load_instance, tensor_shapes
 from scalefp.key import Key
 
 KEY = Key.from_hex("5ca1ab1e0ddba11f00d5c0ffee15900d")
@@ -118,12 +118,12 @@ def test_instance_and_parent_share_no_memory():
     assert all(torch.equal(before[name], p) for name, p in parent.named_parameters())
 
 
-def test_only_plain_layers_are_in_it(instance):
-    kinds = {type(module).__name__ for module in instance.modules()}
-    assert kinds == {"Instance", "Linear", "ModuleList", "PlainBlock", "PlainConv"}
+def test_nothing_but_weights_biases_and_offsets_is_in_it(instance):
+    assert list(instance.modules()) == [instance]
     names = instance.state_dict().keys()
-    allowed = r"input\.(weight|bias)|blocks\.\d+\.(before|conv|to_rgb)\.(weight|offset)"
-    assert all(re.fullmatch(allowed, name) for name in names)
+    assert names == tensor_shapes(instance.config).keys()
+    layer = r"(input|block\d+_(before|conv|to_rgb))"
+    assert all(re.fullmatch(rf"{layer}_(weight|bias|offset)", name) for name in names)
     assert not [n for n in names if re.search("embed|affine|key|bits|scale|modul|mapping", n)]
 
 
@@ -156,14 +156,29 @@ def test_the_ith_sample_depends_neither_on_the_number_nor_on_the_batch(latent_di
 def test_sampling_is_clamped_and_leaves_the_global_randomness_alone(instance):
     loud = instantiate(build(), KEY)
     with torch.no_grad():
-        for block in loud.blocks:
-            block.to_rgb.weight.mul_(100)
+        for name, parameter in loud.named_parameters():
+            if name.endswith("to_rgb_weight"):
+                parameter.mul_(100)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
     images = loud.sample(2)
     assert torch.equal(torch.rand(3), expected)
     assert images.abs().max() == 1
+
+
+def test_a_stream_is_the_samples_in_batches_made_when_they_are_asked_for(instance, monkeypatch):
+    batches = instance.stream(7, seed=1, batch_size=3)
+    assert torch.equal(torch.cat(list(batches)), instance.sample(7, seed=1, batch_size=3))
+    made = []
+    forward = Instance.forward
+    monkeypatch.setattr(
+        Instance, "forward", lambda self, z: made.append(len(z)) or forward(self, z)
+    )
+    batches = instance.stream(10**9, batch_size=3)
+    assert made == []
+    assert [len(next(batches)), len(next(batches))] == [3, 3]
+    assert made == [3, 3]
 
 
 def test_no_sample_is_an_empty_tensor(instance):

@@ -12,6 +12,7 @@ from scalefp.layers import (
     Linear,
     ModulatedConv2d,
     downsample,
+    fold_gains_,
     fold_modulation,
     modulated_conv2d,
     modulated_conv2d_reference,
@@ -121,12 +122,13 @@ def test_gain_multiplies_demodulated_outputs():
 def test_folded_weights_and_offset_convolve_as_the_modulated_convolution(shape, demodulate, maps):
     inputs = modulation_inputs(shape, torch.float64, batch=1, maps=maps)
     x, weight, scales, *rest = (tensor.detach() for tensor in inputs)
+    scales[0, 0] = 0  # there no finite offset times the scale could be what maps add
     folded, offset = fold_modulation(weight, scales[0], *rest, demodulate=demodulate)
     assert folded.shape == weight.shape
-    assert offset.shape == (1, weight.shape[0], *((6, 6) if maps else (1, 1)))
+    assert (None if offset is None else offset.shape) == ((1, len(x[0]), 6, 6) if maps else None)
     expected = modulated_conv2d_reference(x, weight, scales, *rest, demodulate=demodulate)
-    plain = F.conv2d(x, folded, padding=weight.shape[-1] // 2) + offset
-    torch.testing.assert_close(plain, expected)
+    plain = F.conv2d(x if offset is None else x + offset, folded, padding=weight.shape[-1] // 2)
+    torch.testing.assert_close(plain, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_demodulated_weights_forget_the_size_of_the_scales_and_survive_zero():
@@ -137,7 +139,7 @@ def test_demodulated_weights_forget_the_size_of_the_scales_and_survive_zero():
     larger, _ = fold_modulation(weight, 7 * scales[0])
     torch.testing.assert_close(larger, folded, rtol=0, atol=1e-6)
     zero, _ = fold_modulation(weight, torch.zeros_like(scales[0]))
-    assert torch.equal(zero, torch.zeros_like(zero))
+    torch.testing.assert_close(zero, torch.zeros_like(zero), rtol=0, atol=1e-6)
 
 
 def layer_with(map_size, demodulate=True):
@@ -156,8 +158,8 @@ def layer_with(map_size, demodulate=True):
 def test_a_modulated_layer_with_one_embedding_is_a_plain_convolution(demodulate, map_size):
     layer = layer_with(map_size, demodulate)
     x, embedding = torch.randn(2, 4, 6, 6), torch.randn(1, 8)
-    weight, offset = layer.folded(embedding)
-    plain = F.conv2d(x, weight, padding=1) + offset
+    weight, bias, offset = layer.folded(embedding)
+    plain = F.conv2d(x if offset is None else x + offset, weight, bias, padding=1)
     if demodulate:  # RGB outputs (not demodulated) are linear
         plain = F.leaky_relu(plain, ACTIVATION_SLOPE)
     torch.testing.assert_close(plain, layer(x, embedding.expand(2, -1)))
@@ -250,6 +252,24 @@ def test_lr_multiplier_slows_learning_but_starts_from_the_same_function():
                 parameter += 0.1
         steps[multiplier] = layer(x) - before
     torch.testing.assert_close(steps[0.01], 0.01 * steps[1.0], rtol=1e-3, atol=1e-5)
+
+
+def test_folding_the_gains_in_changes_no_value():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        Conv2d(3, 4, 3), Conv2d(4, 5, 1, active=False), torch.nn.Flatten(),
+        Linear(5 * 36, 6, lr_multiplier=0.1, active=True), Linear(6, 2, bias=False),
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_()
+    x = torch.randn(3, 3, 6, 6)
+    expected = network(x)
+    fold_gains_(network)
+    torch.testing.assert_close(network(x), expected)
+    again = network(x)
+    fold_gains_(network)  # there is nothing left to fold
+    torch.testing.assert_close(network(x), again, rtol=0, atol=0)
 
 
 def test_a_bias_starts_at_zero_and_can_be_left_out():

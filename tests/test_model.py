@@ -119,6 +119,18 @@ def test_the_model_instantiates_itself(loaded):
         loaded.instantiate(Key.random(128))
 
 
+def test_many_instances_are_made_one_by_one(loaded):
+    keys = [Key.random(24) for _ in range(3)]
+    asked = []
+    instances = loaded.instantiate_many(asked.append(key) or key for key in keys)
+    assert asked == []
+    z = torch.randn(1, 6, generator=torch.Generator().manual_seed(1))
+    for key, instance in zip(keys, instances, strict=True):
+        assert asked[-1] == key
+        assert torch.equal(instance(z), loaded.instantiate(key)(z))
+    assert asked == keys
+
+
 # Decoding.
 
 
@@ -217,6 +229,25 @@ def test_the_broken_file_among_many_is_named(loaded, pixels, tmp_path):
     (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:60])
     with pytest.raises(UserError, match=r"3\.png"):
         loaded.decode(sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter, about itself
+def test_the_exported_decoder_reads_the_same(loaded, pixels, tmp_path):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    loaded.export_decoder(tmp_path / "d.onnx", format="onnx")
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "d.onnx"), providers=["CPUExecutionProvider"]
+    )
+    for count in (1, 5):
+        images = to_float(pixels[:count])
+        logits, latents = session.run(["logits", "latents"], {"images": images.numpy()})
+        with torch.no_grad():
+            expected = [tensor.numpy() for tensor in loaded.decoder(images)]
+        np.testing.assert_allclose(logits, expected[0], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(latents, expected[1], rtol=0, atol=1e-4)
+    with pytest.raises(UserError, match="onnx or pt2"):
+        loaded.export_decoder(tmp_path / "d.pb", format="pb")
 
 
 # Foreign and damaged releases.

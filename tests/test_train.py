@@ -36,7 +36,7 @@ from scalefp.geometry import identity_frame, similarity
 from scalefp.images import save_png, to_float, to_pil
 from scalefp.key import Key
 from scalefp.model import load
-from scalefp.step import FRAME_ERROR, reading_frame
+from scalefp.step import FRAME_ERROR, Chance, reading_frame
 from scalefp.train import train
 from scalefp.training_state import TrainingState
 
@@ -486,14 +486,15 @@ def test_moved_images_are_read_near_the_true_frame_or_at_the_estimate_and_others
     frame = identity_frame(400)
     frame[:300] = similarity(*torch.tensor([[0.5], [20.0], [0.2], [0.1]])).expand(300, -1, -1)
     located = torch.full((400, 2, 3), 7.0)
-    read = reading_frame(frame, located, 0.5, torch.Generator().manual_seed(0))
+    chance = Chance.draw(400, torch.Generator().manual_seed(0))
+    read = reading_frame(frame, located, 0.5, chance)
     assert torch.equal(read[300:], frame[300:])
     estimated = (read[:300] == 7).all(dim=2).all(dim=1)
     assert 100 < estimated.sum() < 200
     error = (read - frame)[:300][~estimated]
     assert 0.8 * FRAME_ERROR < error.std() < 1.2 * FRAME_ERROR
-    assert reading_frame(frame, None, 0.5, torch.Generator()) is None
-    near = reading_frame(frame, located, 0.0, torch.Generator().manual_seed(0))
+    assert reading_frame(frame, None, 0.5, chance) is None
+    near = reading_frame(frame, located, 0.0, chance)
     assert (near - frame).abs().max() < 6 * FRAME_ERROR
 
 

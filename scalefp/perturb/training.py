@@ -1,6 +1,6 @@
 """What a decoder sees in training: images that met the table's perturbations at random."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def _as_file(images: Tensor) -> Tensor:
 def perturb_images(
     images: Tensor,
     probabilities: Mapping[str, float],
-    generator: torch.Generator,
+    source: torch.Generator | Sequence[int],
     severity: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """What a decoder sees of ``images`` once they have been perturbed and saved as 8-bit files.
@@ -75,7 +75,7 @@ def perturb_images(
     Args:
         images: [b, 3, R, R], nominal range [-1, 1].
         probabilities: perturbation name -> probability, as ``check_names`` accepts them.
-        generator: CPU source of randomness.
+        source: CPU source of randomness, or a seed for each image.
         severity: 0..1, how far strengths reach from each entry's ``mild`` towards its ``severe``.
 
     Returns:
@@ -85,8 +85,9 @@ def perturb_images(
     """
     n, device = len(images), images.device
     assert images.shape[2] == images.shape[3], "square images"
-    seeds = torch.randint(2**62, (n,), generator=generator).tolist()
-    draws = [np.random.default_rng(seed) for seed in seeds]
+    if isinstance(source, torch.Generator):
+        source = torch.randint(2**62, (n,), generator=source).tolist()
+    draws = [np.random.default_rng(seed) for seed in source]
     matrices = np.tile(np.eye(2, 3), (n, 1, 1))
     fills, strengths = np.ones(n), np.zeros(n)
     same_size: list[int] = []

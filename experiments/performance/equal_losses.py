@@ -1,0 +1,212 @@
+"""Does the fast training step learn what the textbook's step learns?
+
+The `tiny` training, several seeds, twice: as it is (bfloat16 where the hardware has it,
+channels-last, scaled activations), and the same equations by the textbook's means (float32,
+channels-first, one grouped convolution with weights of each sample's own). Same seeds, same images,
+same keys. The curves of both should differ no more than those of two seeds.
+
+    python experiments/performance/equal_losses.py [--images 6400] [--seeds 3]
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import hydra
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+import scalefp.train  # noqa: F401  registers the schema of the configuration
+from scalefp import layers
+from scalefp.config import TrainConfig, conf_dir
+from scalefp.data import ImageSet
+from scalefp.distributed import World, pick_precision
+from scalefp.evaluate import hardware
+from scalefp.features import choose_extractor, extract
+from scalefp.files import atomic_path
+from scalefp.images import to_uint8
+from scalefp.metrics import kid
+from scalefp.step import step
+from scalefp.training_state import TrainingState
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+HERE = Path(__file__).parent
+WINDOW = 20  # steps that a point of a curve is the mean of
+PICTURES = 256  # generated and real, for the feature distance
+POINTS = 5  # feature distances along a training
+TITLES = {
+    "bit_accuracy": "bit accuracy of the active bits",
+    "discriminator": "discriminator's loss",
+    "feature_distance": "MobileNetV2 kernel distance",
+}
+TERMS = {
+    "bit_accuracy": ("bit_accuracy",),
+    "discriminator": ("discriminator_real", "discriminator_fake"),
+}
+COLOURS = {"ours": "tab:blue", "textbook": "tab:orange"}
+
+
+def grouped_modulation(
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    maps: Tensor | None = None,
+    *,
+    demodulate: bool = True,
+    gain: float = 1.0,
+) -> Tensor:
+    """``layers.modulated_conv2d`` by one grouped convolution, as StyleGAN2's code has it."""
+    padding, (b, _, height, width) = weight.shape[-1] // 2, x.shape
+    own = weight * scales[:, None, :, None, None]  # [b, O, I, k, k]
+    factors = own.new_ones(b, len(weight), 1, 1)
+    if demodulate:
+        squares = own.square().sum(dim=(2, 3, 4)) + layers.DEMODULATION_FLOOR
+        factors = (squares.rsqrt() * gain)[:, :, None, None]
+    own = own * factors[:, :, None]
+    x = F.conv2d(x.reshape(1, -1, height, width), own.flatten(0, 1), padding=padding, groups=b)
+    x = x.reshape(b, -1, height, width)
+    if maps is None:
+        return x
+    patterns = maps * (scales - 1)[:, :, None, None]
+    return x + F.conv2d(patterns, weight, padding=padding) * factors
+
+
+@contextmanager
+def textbook() -> Iterator[None]:
+    """Within, networks compute by the textbook's means."""
+    with (
+        patch.object(layers, "modulated_conv2d", grouped_modulation),
+        patch.object(torch, "channels_last", torch.contiguous_format),
+    ):
+        yield
+
+
+@torch.inference_mode()
+def generated(state: TrainingState, config: TrainConfig) -> Tensor:
+    """uint8 pictures of the averaged generator, always of the same latents and keys."""
+    draw = torch.Generator().manual_seed(0)
+    z = torch.randn(PICTURES, config.model.latent_dim, generator=draw)
+    bits = torch.randint(0, 2, (PICTURES, config.model.n_bits), generator=draw)
+    batches = zip(z.split(32), bits.split(32), strict=True)
+    return torch.cat([to_uint8(state.average_generator(*batch)) for batch in batches])
+
+
+def run(config: TrainConfig, data: ImageSet, precision: torch.dtype, real: np.ndarray) -> Any:
+    """Curves of one training: for each figure a list of (images, value)."""
+    state, world = (
+        TrainingState.build(config, torch.device("cpu")),
+        World(0, 1, torch.device("cpu")),
+    )
+    extractor = choose_extractor("mobilenet", None)
+    assert extractor is not None
+    batch, total = config.optimizer.batch, config.schedule.total_images
+    curves: dict[str, list[tuple[int, float]]] = {name: [] for name in TITLES}
+    recent: list[dict[str, float]] = []
+    for images in tqdm(range(0, total, batch), unit="step", leave=False):
+        state.progress.images = images
+        recent.append(step(config, state, data, world, precision))
+        seen = images + batch
+        if len(recent) == WINDOW:
+            for name, parts in TERMS.items():
+                total_of = [sum(terms[part] for part in parts) for terms in recent]
+                curves[name].append((seen, float(np.mean(total_of))))
+            recent = []
+        if seen * POINTS // total > images * POINTS // total:
+            features = extract(extractor, generated(state, config))
+            curves["feature_distance"].append((seen, kid(features, real, subset_size=PICTURES)))
+    return curves
+
+
+def agreement(curves: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
+    """For each figure the difference of the two means in units of its standard error, over seeds.
+
+    Each curve counts by its mean over its second half.
+    """
+    found = {}
+    for name in TITLES:
+        ends = {}
+        for who, runs in curves.items():
+            tails = [[value for _, value in run[name][len(run[name]) // 2 :]] for run in runs]
+            ends[who] = np.array([np.mean(tail) for tail in tails])
+        ours, theirs = ends["ours"], ends["textbook"]
+        error = np.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / len(ours))
+        found[name] = {
+            "ours": float(ours.mean()),
+            "textbook": float(theirs.mean()),
+            "difference_in_standard_errors": float((ours.mean() - theirs.mean()) / error),
+        }
+    return found
+
+
+def plot(curves: dict[str, list[Any]], path: Path) -> None:
+    """One panel a figure, one line a training."""
+    figure, axes = pyplot.subplots(1, len(TITLES), figsize=(12, 3.6), layout="constrained")
+    for axis, (name, title) in zip(axes, TITLES.items(), strict=True):
+        for who, runs in curves.items():
+            for number, curve in enumerate(runs):
+                label = who if number == 0 else None
+                axis.plot(
+                    *zip(*curve[name], strict=True), color=COLOURS[who], alpha=0.7, label=label
+                )
+        axis.set(title=title, xlabel="images")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def main() -> None:
+    """Train, and write equal-losses.json and equal-losses.png beside this file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=6400)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=HERE)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        overrides = [f"schedule.total_images={options.images}", "run.device=cpu"]
+        made = hydra.compose("train", ["experiment=tiny", *overrides])
+    config = OmegaConf.to_object(made)
+    assert isinstance(config, TrainConfig)
+    fast = pick_precision(config.run, torch.device("cpu"))
+    data = ImageSet(config.data.source, config.model.resolution)
+    extractor = choose_extractor("mobilenet", None)
+    assert extractor is not None
+    chosen = np.random.default_rng(0).choice(len(data), PICTURES, replace=False)
+    real = extract(extractor, data.batch(chosen))
+
+    curves: dict[str, list[Any]] = {"ours": [], "textbook": []}
+    for seed in range(options.seeds):
+        for who, precision in (("ours", fast), ("textbook", torch.float32)):
+            with textbook() if who == "textbook" else nullcontext():
+                curves[who].append(run(replace(config, seed=seed), data, precision, real))
+    results = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware(),
+        "images": options.images,
+        "seeds": options.seeds,
+        "precision_of_ours": str(fast).removeprefix("torch."),
+        "agreement": agreement(curves),
+        "curves": curves,
+    }
+    with atomic_path(options.out / "equal-losses.json") as temporary:
+        temporary.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    plot(curves, options.out / "equal-losses.png")
+    print(json.dumps(results["agreement"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""``scalefp bench``: all measurements, one table. Imports no torch: a child inherits the peak of
+its parent's memory on Linux."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scalefp.errors import UserError
+from scalefp.files import atomic_path
+
+Row = dict[str, Any]
+SPEED = ("train32", "train64", "train128", "reference", "instantiate", "sample", "decode")
+MEMORY = {
+    "nothing": "imports and a loaded release",
+    "train32": "training step, 32 px, batch 16",
+    "textbook32": "the textbook's, 32 px",
+    "train64": "training step, 64 px, batch 16",
+    "textbook64": "the textbook's, 64 px",
+    "train128": "training step, 128 px, batch 8",
+    "textbook128": "the textbook's, 128 px",
+    "instantiate": "instantiate",
+    "sample": "sample 32 images of an instance",
+    "parent": "32 images of the parent",
+    "decode": "decode 32 images",
+}
+SCALING = "scaling"  # torchrun
+NAMES = (*SPEED, SCALING, *(name for name in MEMORY if name not in SPEED))
+PROFILED = ("train32", "train64", "train128", "instantiate", "sample", "parent", "decode")
+STEPS, WARM_UP = 16, 4  # of the training by torchrun; 16 in a row hold one with R1
+
+
+def work(kind: str, name: str, model: str, threads: int, folder: Path) -> dict[str, Any]:
+    """Run one measurement in a process of its own; its rows, peak of memory and environment.
+
+    Raises:
+        UserError: it failed, having said why.
+    """
+    command = [sys.executable, "-m", "scalefp.bench.worker", kind, name]
+    command += ["--model", model, "--threads", str(threads), "--folder", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, text=True)
+    if done.returncode:
+        raise UserError(f"the measurement {name} failed; what it said is above")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def training_rate(processes: int, folder: Path) -> float:
+    """Images a second of the training `emoji` by torchrun, one thread a process."""
+    images = (STEPS + WARM_UP) * 64
+    run_dir = folder / f"{processes}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), "-m", "scalefp.train", "experiment=emoji"]
+    command += [f"schedule.total_images={images}", "run.tensorboard=false", "run.device=cpu"]
+    command += ["run.log_steps=1", "optimizer.batch=64", f"hydra.run.dir={run_dir}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True
+    )
+    if done.returncode:
+        raise UserError(f"the training by torchrun failed: {done.stderr[-2000:]}")
+    lines = (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    speeds = [json.loads(line)["images_per_second"] for line in lines][WARM_UP:]
+    return len(speeds) / sum(1 / speed for speed in speeds)  # over the whole time
+
+
+def measure_scaling(folder: Path) -> list[Row]:
+    """The same training on one process and on two, one thread each."""
+
+    def plain(what: str, value: float) -> Row:
+        spread = {"median": value, "low": value, "high": value, "repeats": 1}
+        return {"what": what, "unit": "img/s", "target": "", **spread}
+
+    one, two = (training_rate(processes, folder) for processes in (1, 2))
+    what = "training, experiment=emoji, batch 64"
+    second = plain(f"{what}, 2 processes", two)
+    second |= {"beside": {**plain("1 process", one)}, "ratio": two / one}
+    return [plain(f"{what}, 1 process", one), second]
+
+
+# The table.
+
+
+def figure(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def verdict(made: Row) -> str:
+    """The target of a row, and that it was missed where it was."""
+    if not made["target"]:
+        return ""
+    sign, limit = made["target"].split()
+    met = made["ratio"] >= float(limit) if sign == ">=" else made["ratio"] <= float(limit)
+    return made["target"] + ("" if met else ", missed")
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = [
+        "| what | unit | median | quartiles | beside it | median | ratio | target |",
+        "| --- | --- | ---: | --- | --- | ---: | ---: | --- |",
+    ]
+    for made in rows:
+        quartiles = ""
+        if made["repeats"] > 1:
+            quartiles = f"{figure(made['low'])} to {figure(made['high'])}"
+        beside = made.get("beside")
+        peer = (
+            [beside["what"], figure(beside["median"]), figure(made["ratio"])]
+            if beside
+            else [""] * 3
+        )
+        cells = [
+            made["what"],
+            made["unit"],
+            figure(made["median"]),
+            quartiles,
+            *peer,
+            verdict(made),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """All figures as tables, with what they were measured on."""
+    environment = results["environment"]
+    lines = [
+        f"{results['date']}, {environment['hardware'].partition(', ')[0]}, Python "
+        f"{environment['python']}, torch {environment['torch']}, release `{results['model']}`; "
+        f"load of the machine {environment['load']:.1f} at the start.",
+    ]
+    for threads, parts in results["speed"].items():
+        lines += ["", f"{threads} thread{'s' if threads != '1' else ''}:", ""]
+        lines += table([made for rows in parts.values() for made in rows])
+    if results["scaling"]:
+        lines += ["", "Processes of one thread each:", "", *table(results["scaling"])]
+    if results["memory"]:
+        lines += ["", "| process, 1 thread | peak memory, MiB |", "| --- | ---: |"]
+        lines += [f"| {MEMORY[name]} | {peak:,.0f} |" for name, peak in results["memory"].items()]
+    for extra in results["extra"].values():
+        lines += ["", extra["markdown"].rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def say(what: str) -> None:
+    print(f"bench: {what}", file=sys.stderr, flush=True)
+
+
+def bench(
+    model: str,
+    threads: Sequence[int],
+    only: Sequence[str] = (),
+    extra: dict[str, Callable[[], dict[str, Any]]] | None = None,
+) -> dict[str, Any]:
+    """All measurements, or those named in ``only``.
+
+    Args:
+        model: bundled name or release file.
+        threads: numbers of threads to measure speed with, each in turn.
+        only: names of ``NAMES``; all when empty.
+        extra: further measurements by title: each gives figures, their table under ``markdown``.
+
+    Returns:
+        date, model, environment, speed {threads: {name: rows}}, scaling rows, memory {name: MiB}
+        and extra {name: figures}.
+    """
+    chosen = only or NAMES
+    speed: dict[str, dict[str, list[Row]]] = {}
+    memory: dict[str, float] = {}
+    environment: dict[str, Any] | None = None
+    scaling: list[Row] = []
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = Path(name_of_folder)
+        for count in threads:
+            for name in (name for name in SPEED if name in chosen):
+                say(f"{name}, {count} threads")
+                answer = work("speed", name, model, count, folder)
+                speed.setdefault(str(count), {})[name] = answer["rows"]
+                environment = environment or answer["environment"]
+        for name in (name for name in MEMORY if name in chosen):
+            say(f"memory: {MEMORY[name]}")
+            answer = work("memory", name, model, 1, folder)
+            memory[name] = answer["peak_mib"]
+            environment = environment or answer["environment"]
+        if SCALING in chosen:
+            say("training by torchrun, 1 and 2 processes")
+            scaling = measure_scaling(folder)
+    extras = {}
+    for title, task in ({} if only else extra or {}).items():
+        say(title)
+        extras[title] = task()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        # A path says nothing to other readers, and may name a private folder.
+        "model": Path(model).name,
+        "environment": environment or {},
+        "speed": speed,
+        "scaling": scaling,
+        "memory": memory,
+        "extra": extras,
+    }
+
+
+def profiles(model: str, threads: int, only: Sequence[str], folder: Path) -> list[str]:
+    """Profile measurements of ``PROFILED`` into ``folder``; the names of those that were."""
+    names = [name for name in PROFILED if not only or name in only]
+    for name in names:
+        say(f"profile: {name}")
+        work("profile", name, model, threads, folder)
+    return names
+
+
+def write(results: dict[str, Any], folder: Path) -> None:
+    """results.json and table.md in ``folder``."""
+    texts = {"results.json": json.dumps(results, indent=1) + "\n", "table.md": markdown(results)}
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,176 @@
+"""What a release is used for: instantiating, sampling and decoding, each beside a peer or limit."""
+
+import importlib.util
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import scalefp
+from scalefp.bench.rows import Row, interleaved, matrix_rate, milliseconds, rates, row
+from scalefp.images import save_png, to_pil, to_uint8
+from scalefp.model import Model
+
+BATCHES = ((32, 15), (8, 30), (1, 60))  # images at a time, repeats
+MANY = 1000
+
+
+def convolutions(network: nn.Module, batch: Tensor) -> float:
+    """FLOP of the convolutions for one image of ``batch``."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(batch)
+    counts = counter.get_flop_counts()["Global"]
+    return sum(n for name, n in counts.items() if "conv" in str(name)) / len(batch)
+
+
+def onnx_session(
+    export: Callable[..., None], path: Path, threads: int
+) -> Callable[[dict[str, Any]], Any] | None:
+    """What runs the network that ``export`` writes to ``path``; None where ONNX is missing."""
+    if not (importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript")):
+        print("bench: ONNX is not installed and left out", file=sys.stderr)
+        return None
+    import onnxruntime
+
+    if not path.exists():  # the worker with another number of threads may have written it
+        export(path, format="onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return partial(session.run, None)
+
+
+def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
+    """One key, many keys, and many keys to files."""
+    model = scalefp.load(release)
+    n_bits = model.config.n_bits
+    begun = time.perf_counter()
+    weights = model.instantiate(scalefp.Key.random(n_bits)).state_dict()
+    first = time.perf_counter() - begun
+    megabytes = sum(weight.nbytes for weight in weights.values()) / 1e6
+
+    fold, copy = interleaved(
+        [
+            lambda: model.instantiate(scalefp.Key.random(n_bits)),
+            lambda: {name: weight.clone() for name, weight in weights.items()},
+        ],
+        repeats=300,
+    )
+    keys = [scalefp.Key.random(n_bits) for _ in range(MANY)]
+    begun = time.perf_counter()
+    for instance in model.instantiate_many(keys):
+        del instance
+    many = time.perf_counter() - begun
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.safetensors"
+        model.instantiate(keys[0]).save(path)
+        content = path.read_bytes()
+        saved, written = interleaved(
+            [
+                lambda: model.instantiate(keys[0]).save(path),
+                lambda: path.write_bytes(content),
+            ],
+            repeats=30,
+        )
+    copies = f"copy of its weights, {megabytes:.1f} MB"
+    return [
+        row("instantiate", "ms", milliseconds(fold), beside=(copies, milliseconds(copy)),
+            target="<= 2"),
+        row(f"{MANY:,} instances, one after another", "s", [many], beside=("limit", [5.0]),
+            target="<= 1"),
+        row("instantiate and save", "ms", milliseconds(saved),
+            beside=("writing the same bytes", milliseconds(written))),
+        row("first instance of a release, preparation included", "ms", milliseconds([first])),
+    ]  # fmt: skip
+
+
+@torch.inference_mode()
+def measure_sample(release: str, threads: int, scratch: Path) -> list[Row]:
+    """An instance against its parent under the same key, and against ONNX Runtime."""
+    model = scalefp.load(release)
+    key = scalefp.Key.random(model.config.n_bits)
+    instance, parent = model.instantiate(key), model.generator
+    with torch.inference_mode(False):
+        run_onnx = onnx_session(instance.export, scratch / "instance.onnx", threads)
+    rows = []
+    for batch, repeats in BATCHES:
+        z = torch.randn(batch, model.config.latent_dim)
+        bits = torch.from_numpy(key.bits).expand(batch, -1)
+        tasks: list[Callable[[], Any]] = [partial(instance, z), partial(parent, z, bits)]
+        if run_onnx is not None:
+            tasks.append(partial(run_onnx, {"z": z.numpy()}))
+        own, parents, *onnx = (rates(each, batch) for each in interleaved(tasks, repeats))
+        rows.append(
+            row(f"instance, batch {batch}", "img/s", own, beside=("its parent", parents),
+                target=">= 1.5")
+        )  # fmt: skip
+        for runtime in onnx:
+            what = f"instance by ONNX Runtime, batch {batch}"
+            rows.append(row(what, "img/s", runtime, beside=("by PyTorch", own), target=">= 1"))
+    flop = convolutions(instance, torch.randn(32, model.config.latent_dim))
+    limit = ("its convolutions at the matrix rate", [matrix_rate(torch.float32) / flop])
+    return [*rows, row("instance, batch 32", "img/s", [rows[0]["median"]], beside=limit)]
+
+
+def clear_pictures(model: Model, count: int) -> Tensor:
+    """uint8 pictures of an instance that one pass of the decoder reads, as it does most."""
+    pixels = to_uint8(model.instantiate(scalefp.Key.random(model.config.n_bits)).sample(2 * count))
+    passes: list[None] = []
+    model.decode(pixels[:1])
+    hook = model._reader.register_forward_hook(lambda *_: passes.append(None))
+    clear = []
+    for picture in pixels.split(1):
+        passes.clear()
+        model.decode(picture)
+        clear.append(len(passes) == 1)
+    hook.remove()
+    order = torch.tensor(clear).int().argsort(descending=True, stable=True)  # the clear ones first
+    return pixels[order[:count]]
+
+
+def measure_decode(release: str, threads: int, scratch: Path) -> list[Row]:
+    """From pixels in memory, from files, and the wait for a single file."""
+    model = scalefp.load(release)
+    pixels = clear_pictures(model, 32)
+    images = pixels.float() / 127.5 - 1
+    run_onnx = onnx_session(model.export_decoder, scratch / "decoder.onnx", threads)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.png" for number in range(len(pixels))]
+        for file, picture in zip(files, to_pil(pixels), strict=True):
+            save_png(file, picture)
+        tasks: list[Callable[[], Any]] = [lambda: model.decode(pixels), lambda: model.decode(files)]
+        single: list[Callable[[], Any]] = [lambda: model.decode(files[0]).key]
+        single.append(lambda: model.decode(pixels[:1]))
+        if run_onnx is not None:
+            tasks.append(lambda: run_onnx({"images": images.numpy()}))
+            single.append(lambda: run_onnx({"images": images[:1].numpy()}))
+        memory, disk, *onnx = (rates(each, 32) for each in interleaved(tasks, 15))
+        from_file, alone, *onnx_alone = (milliseconds(each) for each in interleaved(single, 60))
+    flop = convolutions(model.decoder, images)
+    limit = ("its convolutions at the matrix rate", [matrix_rate(torch.float32) / flop])
+    rows = [
+        row("decode, batch 32, from memory", "img/s", memory, beside=limit, target=">= 0.6"),
+        row("decode, batch 32, from PNG files", "img/s", disk, beside=("from memory", memory)),
+        row("decode one PNG file, to its key", "ms", from_file, beside=("limit", [10.0]),
+            target="<= 1"),
+        row("decode one image from memory", "ms", alone),
+    ]  # fmt: skip
+    for runtime, runtime_alone in zip(onnx, onnx_alone, strict=True):
+        beside = ("by PyTorch", memory)
+        rows += [
+            row("decoder by ONNX Runtime, batch 32", "img/s", runtime, beside=beside),
+            row("decoder by ONNX Runtime, one image", "ms", runtime_alone,
+                beside=("by PyTorch", alone)),
+        ]  # fmt: skip
+    unclear = torch.randint(0, 256, (1, *pixels.shape[1:]), dtype=torch.uint8)
+    (searched,) = interleaved([lambda: model.decode(unclear)], 3, warm_up=1)
+    what = "decode one image of noise, searched for where it came from"
+    beside = ("one that reads as it is", alone)
+    return [*rows, row(what, "ms", milliseconds(searched), beside=beside)]
