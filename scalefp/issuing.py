@@ -24,8 +24,7 @@ from scalefp.tables import (
     META,
     SCHEMA,
     SCHEMA_VERSION,
-    batches,
-    values_present,
+    count_keys,
 )
 
 
@@ -84,17 +83,9 @@ def bind(
 
 def _holdings(connection: Connection, names: Iterable[str]) -> tuple[Counter[str], set[str]]:
     """How many keys each of the names had before, and which of them have an active one."""
-    count, revoked = func.count(), func.count(KEYS.c.revoked_at)
-    query = select(KEYS.c.holder, count, revoked).group_by(KEYS.c.holder)
-    before: Counter[str] = Counter()
-    active = set()
-    for batch in batches(names):
-        rows = connection.execute(query.where(KEYS.c.holder.in_(batch)))
-        for name, n_keys, n_revoked in rows:
-            before[name] = n_keys
-            if n_keys > n_revoked:
-                active.add(name)
-    return before, active
+    found = count_keys(connection, KEYS.c.holder, names)
+    before = Counter({name: count for name, (count, _) in found.items()})
+    return before, {name for name, (count, revoked) in found.items() if count > revoked}
 
 
 def _has_active(name: str) -> str:
@@ -103,8 +94,7 @@ def _has_active(name: str) -> str:
 
 def _keys_present(connection: Connection, keys: Iterable[Key]) -> set[bytes]:
     """Which of the keys were issued, packed."""
-    packed = (key.bytes for key in keys)
-    return values_present(connection, select(KEYS.c.key), KEYS.c.key, packed)
+    return set(count_keys(connection, KEYS.c.key, (key.bytes for key in keys)))
 
 
 def _draw(connection: Connection, count: int, n_bits: int) -> list[Key]:

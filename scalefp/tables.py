@@ -13,7 +13,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    Select,
     String,
     Table,
 )
@@ -76,13 +75,23 @@ def batches(values: Iterable[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def values_present(
-    connection: Connection, query: Select[Any], column: Column[Any], values: Iterable[Any]
-) -> set[Any]:
-    """Which of ``values`` the one-column ``query`` finds in ``column``."""
-    found: set[Any] = set()
+def count_keys(
+    connection: Connection, column: Column[Any], values: Iterable[Any]
+) -> dict[Any, tuple[int, int]]:
+    """Of the keys with each of ``values`` in ``column``: how many, and how many are revoked."""
+    found: dict[Any, tuple[int, int]] = {}
     for batch in batches(values):
-        found.update(connection.scalars(query.where(column.in_(batch))))
+        # Not by SQLAlchemy's in_(): writing out so many values would take longer than finding them.
+        if connection.dialect.name == "sqlite":
+            condition, parameters = f"IN ({', '.join('?' * len(batch))})", tuple(batch)
+        else:
+            condition, parameters = "= ANY(%b)", (batch,)
+        rows = connection.exec_driver_sql(
+            f"SELECT {column.name}, count(*), count(revoked_at) FROM {KEYS.name} "
+            f"WHERE {column.name} {condition} GROUP BY {column.name}",
+            parameters,
+        )
+        found.update((value, (count, revoked)) for value, count, revoked in rows)
     return found
 
 

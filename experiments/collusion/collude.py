@@ -87,7 +87,7 @@ def wilson(successes: int, trials: int) -> list[float]:
     z, share = 1.959964, successes / trials
     middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + (z / 2 / trials) ** 2)
-    return [float(middle - half), float(middle + half)]
+    return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
 def summary(colluders: int, counts: Sequence[dict[str, tuple[int, int]]]) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def work(kind: str, name: str, model: str, threads: int, folder: Path) -> dict[s
     """
     command = [sys.executable, "-m", "scalefp.bench.worker", kind, name]
     command += ["--model", model, "--threads", str(threads), "--folder", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    # The profiler would tell of its beginning and end.
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "5"}
     done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, text=True)
     if done.returncode:
         raise UserError(f"the measurement {name} failed; what it said is above")

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import scalefp
 from scalefp.bench.rows import Row, interleaved, matrix_rate, milliseconds, rates, row
+from scalefp.files import atomic_path
 from scalefp.images import save_png, to_pil, to_uint8
 from scalefp.model import Model
 
@@ -56,14 +57,15 @@ def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
     first = time.perf_counter() - begun
     megabytes = sum(weight.nbytes for weight in weights.values()) / 1e6
 
+    keys = [scalefp.Key.random(n_bits) for _ in range(MANY)]
+    unused = iter(keys)
     fold, copy = interleaved(
         [
-            lambda: model.instantiate(scalefp.Key.random(n_bits)),
+            lambda: model.instantiate(next(unused)),
             lambda: {name: weight.clone() for name, weight in weights.items()},
         ],
         repeats=300,
     )
-    keys = [scalefp.Key.random(n_bits) for _ in range(MANY)]
     begun = time.perf_counter()
     for instance in model.instantiate_many(keys):
         del instance
@@ -72,13 +74,13 @@ def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
         path = Path(folder) / "a.safetensors"
         model.instantiate(keys[0]).save(path)
         content = path.read_bytes()
-        saved, written = interleaved(
-            [
-                lambda: model.instantiate(keys[0]).save(path),
-                lambda: path.write_bytes(content),
-            ],
-            repeats=30,
-        )
+
+        def write() -> None:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+
+        tasks = [lambda: model.instantiate(keys[0]).save(path), write]
+        saved, written = interleaved(tasks, repeats=30)
     copies = f"copy of its weights, {megabytes:.1f} MB"
     return [
         row("instantiate", "ms", milliseconds(fold), beside=(copies, milliseconds(copy)),

@@ -1,0 +1,69 @@
+"""What the work on speed changed: before.json beside results.json, as before-after.md.
+
+    python experiments/performance/before_after.py
+
+before.json is what `make bench` measured of version 0.1.0 as first written, on the same kind of
+machine; results.json is what it measures now. Both with one thread.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from scalefp.bench.report import figure
+from scalefp.files import atomic_path
+
+HERE = Path(__file__).parent
+# (part, row, whether it is what stands beside) now -> row before.
+ROWS = {
+    ("instantiate", "instantiate", False): "instantiate",
+    ("instantiate", "instantiate", True): "plain copy of its weights (3.2 MB)",
+    ("sample", "instance, batch 32", False): "instance, batch 32",
+    ("sample", "instance, batch 32", True): "parent, batch 32",
+    ("sample", "instance, batch 1", False): "instance, batch 1",
+    ("sample", "instance, batch 1", True): "parent, batch 1",
+    ("sample", "instance by ONNX Runtime, batch 32", False): "instance by ONNX Runtime, batch 32",
+    ("sample", "instance by ONNX Runtime, batch 1", False): "instance by ONNX Runtime, batch 1",
+    ("decode", "decode, batch 32, from memory", False): "decode, batch 32, from memory",
+    ("decode", "decode, batch 32, from PNG files", False): "decode, batch 32, from PNG files",
+    ("decode", "decode one PNG file, to its key", False): "decode one PNG file, to its key",
+}
+
+
+def lines(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The table's lines; a row that was not measured now is left out."""
+    old = {row["what"]: row for part in before["measurements"].values() for row in part["rows"]}
+    made = ["| what | unit | before | now | times faster |", "| --- | --- | ---: | ---: | ---: |"]
+    for (part, what, is_beside), name in ROWS.items():
+        found = [row for row in now["speed"]["1"].get(part, []) if row["what"] == what]
+        if not found:
+            continue
+        value = found[0]["beside"]["median"] if is_beside else found[0]["median"]
+        was, unit = old[name]["median"], found[0]["unit"]
+        faster = was / value if unit in ("ms", "s") else value / was
+        made.append(f"| {name} | {unit} | {figure(was)} | {figure(value)} | {figure(faster)} |")
+    return made
+
+
+def main() -> None:
+    before, now = (
+        json.loads((HERE / name).read_text(encoding="utf-8"))
+        for name in ("before.json", "results.json")
+    )
+    text = "\n".join(
+        [
+            f"Before: {before['date']}, {before['environment']['hardware']}, load "
+            f"{before['environment']['load']:.1f}. Now: {now['date']}, "
+            f"{now['environment']['hardware']}, load {now['environment']['load']:.1f}.",
+            "",
+            *lines(before, now),
+            "",
+        ]
+    )
+    with atomic_path(HERE / "before-after.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
