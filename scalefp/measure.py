@@ -81,7 +81,7 @@ class EvaluateConfig:
     tamper_keys: int = 8  # instances tampered with
     tamper_images: int = 32  # images of each
     finetune_images: list[int] = field(default_factory=lambda: [500, 1000, 2000, 4000])
-    finetune_keys: int = 1  # instances trained on
+    finetune_keys: int = 1  # instances trained on; as many images in all
 
     def check(self) -> None:
         """Raise :class:`UserError` for numbers that cannot work."""

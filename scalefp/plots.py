@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalefp.compare import MAX_PSNR
 from scalefp.files import atomic_path
 from scalefp.perturb import PERTURBATIONS
 from scalefp.published import curves, tampered_curves
@@ -114,7 +116,7 @@ def plot_robustness(points: Sequence[Row], path: Path) -> None:
         axis.fill_between(x, low, high, color=OURS, alpha=0.2, lw=0)
         axis.plot(x, [p["mean"] for p in rows], "o-", color=OURS, ms=3, label="ours, mean")
         axis.plot(x, [p["p5"] for p in rows], ":", color=OURS, lw=1, label="ours, 5th percentile")
-        axis.set_ylim(0.35, 1.02)
+        axis.set_ylim(min(0.35, *(p["p5"] - 0.02 for p in rows)), 1.02)
         _strength_axis(axis, name, PERTURBATIONS[name].unit, falling=_falling(name))
     _legend(figure, axes, len(PUBLISHED) + 2)
     _save(figure, path)
@@ -157,7 +159,8 @@ def plot_tampering(untouched: Row, rows: Sequence[Row], path: Path) -> None:
         if measured:
             x = [row["loss"] for row in [*begins, *own]]
             axes[0].plot(x, [row["mean"] for row in [*begins, *own]], "o-", **style)
-        axes[1].plot([row["psnr"] for row in own], [row["mean"] for row in own], "o-", **style)
+        moved = [row for row in own if row["psnr"] < MAX_PSNR]
+        axes[1].plot([row["psnr"] for row in moved], [row["mean"] for row in moved], "o-", **style)
     if measured:
         for curve in tampered_curves("noise"):
             axes[0].plot(
@@ -177,8 +180,9 @@ def plot_tampering(untouched: Row, rows: Sequence[Row], path: Path) -> None:
 
 
 def plot_tampering_strengths(untouched: Row, rows: Sequence[Row], path: Path) -> None:
-    """Bit accuracy and loss of quality against the strength of each tampering."""
-    names = list(dict.fromkeys(row["tampering"] for row in rows))
+    """Bit accuracy and loss of quality against the strength, of tamperings that have several."""
+    counts = Counter(row["tampering"] for row in rows)
+    names = [name for name, count in counts.items() if count > 1]
     figure, axes = _figure(len(names), "Changing the weights: bit accuracy (left), loss (right)")
     for axis, name in zip(axes, names, strict=True):
         own = [row for row in rows if row["tampering"] == name]
@@ -208,5 +212,6 @@ def drawable(results: Mapping[str, Any]) -> dict[str, Callable[[Path], None]]:
     if tampering["rows"]:
         rows = tampering["untouched"], tampering["rows"]
         plots["tampering.png"] = partial(plot_tampering, *rows)
-        plots["tampering-strengths.png"] = partial(plot_tampering_strengths, *rows)
+        if len({row["tampering"] for row in tampering["rows"]}) < len(tampering["rows"]):
+            plots["tampering-strengths.png"] = partial(plot_tampering_strengths, *rows)
     return plots

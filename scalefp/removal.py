@@ -97,24 +97,25 @@ class Tampered:
         self.keys = min(config.tamper_keys, config.keys)
         seeds = stream(config, "tampering").integers(0, 2**31, self.keys)
         self._seeds: list[int] = seeds.tolist()
-        self._untouched: Tensor | None = None
+        self._untouched: dict[int, Tensor] = {}  # images of so many keys
         self._reference: Statistics | None = None
         # Of the untouched images of so many keys, and how far they lie from the data.
         self._before: dict[int, tuple[Statistics, float]] = {}
 
     def _images(self, instances: Sequence[Instance]) -> Tensor:
-        """Files of the first instances, uint8 [len, m, 3, R, R]."""
+        """Files of the first instances, as many in all whatever their number: uint8 [k, m, ...]."""
+        each = self.keys * self.config.tamper_images // len(instances)
         rows = [
-            from_files(instance.sample(self.config.tamper_images, seed=seed))
+            from_files(instance.sample(each, seed=seed))
             for instance, seed in zip(instances, self._seeds[: len(instances)], strict=True)
         ]
         return torch.stack(rows)
 
     def untouched(self, keys: int) -> Tensor:
         """Images of the untouched instances of the first keys."""
-        if self._untouched is None:
-            self._untouched = self._images([self.samples.instance(k) for k in range(self.keys)])
-        return self._untouched[:keys]
+        if keys not in self._untouched:
+            self._untouched[keys] = self._images([self.samples.instance(k) for k in range(keys)])
+        return self._untouched[keys]
 
     def _statistics(self, images: Tensor) -> Statistics:
         assert self.extractor is not None

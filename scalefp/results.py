@@ -174,8 +174,9 @@ def _tampering_parts(results: Mapping[str, Any]) -> list[str]:
         return []
     parts = [
         "## Changing an instance's weights",
-        f"{tampering['untouched']['keys']} instances, {config['tamper_images']} latents each (for "
-        f"fine-tuning {config['finetune_keys']}), the same ones throughout, read as they are. "
+        f"{tampering['untouched']['keys']} instances, {config['tamper_images']} latents each, the "
+        f"same ones throughout (for fine-tuning {config['finetune_keys']}, as many images in all), "
+        "read as they are. "
         "Strengths of noise and steps are in standard deviations of each tensor. Loss: increase of "
         "the feature distance to the data over that of the untouched instances.",
         _tampering_table(results),

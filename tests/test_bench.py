@@ -127,6 +127,14 @@ def test_further_measurements_stand_below(monkeypatch: pytest.MonkeyPatch) -> No
     assert set(results["memory"]) == set(report.MEMORY)
 
 
+def test_scaling_alone_tells_what_it_was_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "work", fake_work)
+    monkeypatch.setattr(report, "training_rate", lambda processes, folder: 30.0)
+    results = report.bench("r", [1, 2], ["scaling"])
+    assert results["speed"] == results["memory"] == {}
+    assert "an abacus" in report.markdown(results)
+
+
 def test_mistakes_are_told_apart(run: Run, tmp_path: Path) -> None:
     assert_mistake(run("bench", "--out", tmp_path / "none"), "not a folder")
     assert_mistake(run("bench", "--only", "everything"), "everything")

@@ -101,7 +101,10 @@ def test_without_losses_tampering_is_drawn_against_psnr(
 
 
 def test_nothing_measured_nothing_to_draw(results: dict[str, Any]) -> None:
-    results["reading"], results["tampering"]["rows"] = results["reading"][:1], []
+    results["reading"], rows = results["reading"][:1], results["tampering"]["rows"]
+    results["tampering"]["rows"] = rows[:1]
+    assert list(drawable(results)) == ["tampering.png"]  # one strength makes no curve
+    results["tampering"]["rows"] = []
     assert drawable(results) == {}
 
 

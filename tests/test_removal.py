@@ -106,6 +106,7 @@ def test_fine_tuning_starts_at_the_untouched(
     rows = tampered(model, config, Corners()).fine_tuning()
     assert [row["strength"] for row in rows] == [0, 32, 64]
     assert all(row["tampering"] == FINE_TUNING and row["keys"] == 2 for row in rows)
+    assert all(row["images"] == 24 for row in rows)  # as many as of three keys otherwise
     assert rows[0]["psnr"] == 100 and rows[0]["loss"] == 0
     assert 100 > rows[1]["psnr"] > rows[2]["psnr"]
 

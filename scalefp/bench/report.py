@@ -196,6 +196,8 @@ def bench(
         if SCALING in chosen:
             say("training by torchrun, 1 and 2 processes")
             scaling = measure_scaling(folder)
+        if environment is None:  # a child tells it, since this process imports no torch
+            environment = work("memory", "nothing", model, 1, folder)["environment"]
     extras = {}
     for title, task in ({} if only else extra or {}).items():
         say(title)
@@ -204,7 +206,7 @@ def bench(
         "date": datetime.now(UTC).date().isoformat(),
         # A path says nothing to other readers, and may name a private folder.
         "model": Path(model).name,
-        "environment": environment or {},
+        "environment": environment,
         "speed": speed,
         "scaling": scaling,
         "memory": memory,
