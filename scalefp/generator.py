@@ -63,6 +63,11 @@ class KeyEmbedding(nn.Module):
             signs = torch.cat([signs[:, :n_active], torch.zeros_like(signs[:, n_active:])], dim=1)
         return self.layers(signs)
 
+    @torch.no_grad()
+    def ignore_keys_(self) -> None:
+        """Give every key the embedding that none switched on would have, for a twin without keys."""
+        self.layers[0].weight.zero_()  # type: ignore[operator, union-attr]
+
 
 class GeneratorBlock(nn.Module):
     """One resolution: modulated convolutions and a modulated RGB output.

@@ -1,0 +1,155 @@
+"""What does the fingerprint cost? Releases trained with keys, held against twins trained without.
+
+    scalefp train -m experiment=fidelity fingerprint=true,false seed=0,1
+    python experiments/fidelity/fidelity.py runs/fidelity
+
+reads every run below that folder and writes results.json, table.md and pictures.png here.
+"""
+
+import argparse
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import scalefp
+from scalefp.evaluate import hardware
+from scalefp.features import choose_extractor, extract
+from scalefp.files import atomic_path
+from scalefp.images import grid, save_png, to_tensor, to_uint8
+from scalefp.metrics import Statistics, feature_diversity, frechet_distance, precision_recall
+from scalefp.release import load_model
+from scalefp.source import Source, resolve_source
+
+HERE = Path(__file__).parent
+BATCH = 64
+
+
+def data_pixels(source: str, resolution: int) -> torch.Tensor:
+    """All images of the data set, uint8 [n, 3, R, R]."""
+    with Source(resolve_source(source)) as entries:
+        rows = [to_tensor([entries.read(i)], resolution) for i in tqdm(range(len(entries.names)))]
+    return torch.cat(rows)
+
+
+@torch.inference_mode()
+def sample(model: scalefp.Model, keys: int, images: int, seed: int) -> tuple[torch.Tensor, float]:
+    """8-bit images [keys * images, 3, R, R] of that many instances, and their bit accuracy.
+
+    The twin gives every key the same network; the accuracy is then that of guessing.
+    """
+    draw = np.random.default_rng(seed)
+    made, right = [], []
+    for index in tqdm(range(keys), "sampling", unit="key", leave=False):
+        key = scalefp.Key.from_bits(draw.integers(0, 2, model.config.n_bits).astype(np.uint8))
+        pixels = to_uint8(model.instantiate(key).sample(images, seed=seed * keys + index))
+        made.append(pixels)
+        read = model.decode(pixels[:8], search=False).logits > 0
+        right.append(float((read == key.bits).mean()))
+    return torch.cat(made), float(np.mean(right))
+
+
+def measure(run: Path, data: torch.Tensor, extractor: Any, options: Any) -> dict[str, Any]:
+    """Figures of one run; half of the data is the reference, the other half its floor."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    model = load_model(run / "release.safetensors")
+    settings = model.training["options"]
+    reference = extract(extractor, data, BATCH)
+    images, accuracy = sample(model, options.keys, len(data) // options.keys, options.seed)
+    features = extract(extractor, images, BATCH)
+    precision, recall = precision_recall(reference, features)
+    return {
+        "run": run.name,
+        "digest": model.digest,
+        "fingerprint": settings["fingerprint"],
+        "seed": settings["seed"],
+        "images_seen": log[-1]["images"],
+        "bit_accuracy": accuracy,
+        "distance": frechet_distance(Statistics.of(features), Statistics.of(reference)),
+        "precision": precision,
+        "recall": recall,
+        "diversity": feature_diversity(features),
+        "pictures": images[:: max(1, len(images) // 16)][:16],
+    }
+
+
+def table(rows: list[dict[str, Any]], floor: float) -> str:
+    """The rows as Markdown, and the cost of each seed."""
+    head = ["keys", "seed", "images seen", "feature distance", "precision", "recall", "diversity",
+            "bit accuracy"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        accuracy = f"{row['bit_accuracy']:.4f}" if row["fingerprint"] else ""
+        lines.append([
+            "yes" if row["fingerprint"] else "no", str(row["seed"]), f"{row['images_seen']:,}",
+            f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}",
+            f"{row['diversity']:.3f}", accuracy,
+        ])  # fmt: skip
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{body}\n\nOne half of the data against the other: {floor:.1f}.\n"
+
+
+def costs(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Relative cost of the keys in feature distance, seed by seed."""
+    distances = {(row["fingerprint"], row["seed"]): row["distance"] for row in rows}
+    seeds = sorted(seed for with_keys, seed in distances if with_keys)
+    return {
+        str(seed): distances[True, seed] / distances[False, seed] - 1
+        for seed in seeds
+        if (False, seed) in distances
+    }
+
+
+def main() -> None:
+    """Measure, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, help="folder of the multirun")
+    parser.add_argument("--keys", type=int, default=50, help="instances sampled from")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    extractor = choose_extractor("auto", None)
+    runs = sorted(path.parent for path in options.runs.glob("*/release.safetensors"))
+    if not runs:
+        parser.error(f"{options.runs} holds no trained release: run the multirun first")
+    first = load_model(runs[0] / "release.safetensors")
+    source = first.training["options"]["data.source"]
+    pixels = data_pixels(source, first.config.resolution)
+    halves = [pixels[0::2], pixels[1::2]]
+    one, other = (Statistics.of(extract(extractor, half, BATCH)) for half in halves)
+    floor = frechet_distance(one, other)
+    rows = [measure(run, halves[1], extractor, options) for run in tqdm(runs, "runs", unit="run")]
+    rows.sort(key=lambda row: (row["seed"], not row["fingerprint"]))
+    pictures = torch.cat([row.pop("pictures") for row in rows])
+    results = {
+        "command": f"scalefp train -m experiment=fidelity fingerprint=true,false seed=0,1; "
+        f"python experiments/fidelity/fidelity.py RUNS --keys {options.keys} --seed {options.seed}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "data": source,
+        "images_each": len(halves[1]),
+        "extractor": getattr(extractor, "name", type(extractor).__name__),
+        "floor": floor,
+        "runs": rows,
+        "relative_cost": costs(rows),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(options.out / "results.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    text = table(rows, floor)
+    text += "\nRelative cost of the keys: " + ", ".join(
+        f"seed {seed} {cost:+.1%}" for seed, cost in results["relative_cost"].items()
+    ) + ".\n"  # fmt: skip
+    with atomic_path(options.out / "table.md") as temporary:
+        temporary.write_text(text)
+    save_png(options.out / "pictures.png", grid(pictures, columns=16))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
