@@ -8,18 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scalefp.artificial.marker import Marker
     from scalefp.attribution import Attribution, Reading, attribute
     from scalefp.errors import UserError
     from scalefp.instantiate import Instance, load_instance
     from scalefp.key import Key
-    from scalefp.model import Model, load
+    from scalefp.model import Model
     from scalefp.registry import Registry
+    from scalefp.release import load
 
 __version__ = "0.1.0"
 __all__ = [
     "Attribution",
     "Instance",
     "Key",
+    "Marker",
     "Model",
     "Reading",
     "Registry",
@@ -34,12 +37,13 @@ _HOMES = {
     "Attribution": "attribution",
     "Instance": "instantiate",
     "Key": "key",
+    "Marker": "artificial.marker",
     "Model": "model",
     "Reading": "attribution",
     "Registry": "registry",
     "UserError": "errors",
     "attribute": "attribution",
-    "load": "model",
+    "load": "release",
     "load_instance": "instantiate",
 }
 

@@ -1,6 +1,7 @@
 """What all parts of the command line are made of: its parser, types of values, shared options."""
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -30,6 +31,16 @@ def port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"a port from 0 to 65535 is needed, not {text!r}")
     return int(text)
+
+
+def decibels(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"a number of decibels is needed, not {text!r}")
+    return value
 
 
 def probability(text: str) -> float:
@@ -75,3 +86,12 @@ def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> 
     """A list that may also go on behind options, which argparse alone does not allow."""
     parser.add_argument(name, nargs=nargs, metavar=metavar, help=text)
     parser.set_defaults(list_name=name)
+
+
+def add_overrides(parser: Parser) -> None:
+    """What a command takes that hands its arguments to Hydra."""
+    parser.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
+    parser.add_argument(
+        "--cfg", choices=("job", "hydra", "all"), help="print the configuration and stop"
+    )
+    add_list(parser, "overrides", "NAME=VALUE", "*", "options; --cfg job shows them all")

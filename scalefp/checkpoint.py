@@ -47,7 +47,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], header: Any) -> None:
-    """Write a safetensors file of one kind ("release" or "instance") with a JSON header.
+    """Write a safetensors file of one kind ("release", "instance", ...) with a JSON header.
 
     The same content gives the same bytes, hence the same digest.
     """
@@ -57,6 +57,16 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], header
     content = serialize(whole, {METADATA: json.dumps(about, sort_keys=True)})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def kind_of(path: str | Path) -> str | None:
+    """The kind of a file of :func:`save_tensors`; None if it is no such file, or damaged."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            kind = json.loads((opened.metadata() or {}).get(METADATA, "{}")).get("kind")
+    except (SafetensorError, OSError, ValueError, AttributeError):
+        return None
+    return kind if isinstance(kind, str) else None
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:

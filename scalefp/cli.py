@@ -17,11 +17,13 @@ from scalefp.arguments import (
     add_command,
     add_list,
     add_options,
+    add_overrides,
     count,
     port,
     probability,
     seed,
 )
+from scalefp.artificial.arguments import add_artificial_commands
 from scalefp.bench.command import add_bench_command
 from scalefp.errors import UserError
 from scalefp.registry_arguments import add_registry_commands
@@ -41,12 +43,8 @@ def add_hydra_commands(to: Any) -> None:
         "scalefp evaluate checkpoint=runs/first/release.safetensors measure.keys=50",
     )  # fmt: skip
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
-    for parser in (train, evaluate):
-        parser.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
-        parser.add_argument(
-            "--cfg", choices=("job", "hydra", "all"), help="print the configuration and stop"
-        )
-        add_list(parser, "overrides", "NAME=VALUE", "*", "options; --cfg job shows them all")
+    add_overrides(train)
+    add_overrides(evaluate)
 
 
 def add_instance_commands(to: Any) -> None:
@@ -121,7 +119,7 @@ def add_image_commands(to: Any) -> None:
     )  # fmt: skip
     prepare.add_argument("source", metavar="SRC", help="folder, zip or bundled name")
     prepare.add_argument("--out", required=True, metavar="ZIP", help="zip to write")
-    prepare.add_argument("--resolution", required=True, type=count, help="16, 32, 64, 128 or 256")
+    prepare.add_argument("--resolution", required=True, type=count, help="16 to 1024")
     prepare.add_argument(
         "--crop", choices=("center", "celeba"), default="center",
         help="largest centred square (default), or the published crop of aligned CelebA",
@@ -178,6 +176,7 @@ def build_parser() -> Parser:
     add_registry_commands(to)
     add_instance_commands(to)
     add_image_commands(to)
+    add_artificial_commands(to)
     add_service_command(to)
     add_bench_command(to)
     return parser

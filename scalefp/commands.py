@@ -17,7 +17,7 @@ from scalefp.errors import UserError
 
 if TYPE_CHECKING:
     from scalefp.key import Key
-    from scalefp.model import Model
+    from scalefp.reader import Reader
     from scalefp.registry import Registry
 
 OK, NOBODY = 0, 1
@@ -53,8 +53,8 @@ def hydra_sentence(error: Exception) -> str:
     return f"{first} ({cause})" if cause else first
 
 
-def run_hydra(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Run ``scalefp.train`` or ``scalefp.evaluate``; both are named like their configuration."""
+def run_hydra(args: argparse.Namespace, module: str, config_name: str, overrides: list[str]) -> int:
+    """Run the Hydra entry point ``module.main`` with a configuration of conf/."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -62,21 +62,21 @@ def run_hydra(args: argparse.Namespace, overrides: list[str]) -> int:
 
     from scalefp.config import conf_dir
 
-    entry: Callable[[], None] = import_module(f"scalefp.{args.command}").main
+    entry: Callable[[], None] = import_module(module).main
     flags = ["--multirun"] if args.multirun else []
     flags += ["--cfg", args.cfg] if args.cfg else []
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [f"scalefp {args.command}", *flags, *overrides]
+    sys.argv = [args.prog, *flags, *overrides]
     # Otherwise Hydra prints errors in its own form and exits with 1; now it raises them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if not flags:  # Check before Hydra writes anything into the run folder.
             with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-                config: Any = OmegaConf.to_object(compose(args.command, overrides=overrides))
+                config: Any = OmegaConf.to_object(compose(config_name, overrides=overrides))
             config.check()
         entry()
     except (HydraException, OmegaConfBaseException) as error:
-        hint = f"`scalefp {args.command} --cfg job` shows every option"
+        hint = f"`{args.prog} --cfg job` shows every option"
         raise UserError(f"{hydra_sentence(error)}; {hint}") from error
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
@@ -90,7 +90,7 @@ def run_hydra(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    return run_hydra(args, args.overrides)
+    return run_hydra(args, "scalefp.train", "train", args.overrides)
 
 
 def quote_path(override: str) -> str:
@@ -104,13 +104,13 @@ def run_evaluate(args: argparse.Namespace) -> int:
     overrides = [*args.overrides, *(["show=json"] if args.json else [])]
     if not args.multirun:  # where a comma separates values to sweep over
         overrides = [quote_path(override) for override in overrides]
-    return run_hydra(args, overrides)
+    return run_hydra(args, "scalefp.evaluate", "evaluate", overrides)
 
 
 # Instances.
 
 
-def check_pair(registry: "Registry", model: "Model") -> None:
+def check_pair(registry: "Registry", model: "Reader") -> None:
     """Raise UserError if the registry was issued for another release; an empty one passes."""
     digest = registry.model_digest
     if digest not in (None, model.digest):
@@ -120,8 +120,8 @@ def check_pair(registry: "Registry", model: "Model") -> None:
         )
 
 
-def chosen_key(args: argparse.Namespace, model: "Model") -> "Key":
-    """The key to fold in; with a registry, only one that it issued and that is not revoked."""
+def chosen_key(args: argparse.Namespace, model: "Reader") -> "Key":
+    """The key to use; with a registry, only one that it issued and that is not revoked."""
     from scalefp.key import Key
     from scalefp.registry import Registry
 
@@ -136,17 +136,22 @@ def chosen_key(args: argparse.Namespace, model: "Model") -> "Key":
     return key
 
 
-def run_instantiate(args: argparse.Namespace) -> int:
+def check_holder(args: argparse.Namespace) -> None:
+    """Raise UserError if a holder is named without a registry."""
     if args.holder is not None and args.registry is None:
         raise UserError("--holder needs the --registry that knows the holder's key")
+
+
+def run_instantiate(args: argparse.Namespace) -> int:
+    check_holder(args)
     for precious in (args.model, args.registry):
         files = [path for path in (precious, args.out) if path and os.path.exists(path)]
         if len(files) == 2 and os.path.samefile(*files):
             raise UserError(f"--out {args.out} would overwrite {precious}: choose another file")
 
-    from scalefp.model import load
+    from scalefp.release import load_model
 
-    model = load(args.model)
+    model = load_model(args.model)
     instance = model.instantiate(chosen_key(args, model))
     kind = args.format or FORMATS.get(Path(args.out).suffix.lower(), "safetensors")
     if kind == "safetensors":
@@ -197,9 +202,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     return paths
 
 
-def run_decode(args: argparse.Namespace) -> int:
-    from scalefp.model import load
-
+def show_keys(args: argparse.Namespace, load: Callable[[str], "Reader"]) -> int:
+    """Print the key that the release reads in each image."""
     paths = expand(args.images)
     reading = load(args.model).decode(paths)
     rows = [
@@ -208,6 +212,12 @@ def run_decode(args: argparse.Namespace) -> int:
     ]
     show(args, rows, (f"{r['image']}  {r['key']}  confidence {r['confidence']:.3f}" for r in rows))
     return OK
+
+
+def run_decode(args: argparse.Namespace) -> int:
+    from scalefp.release import load
+
+    return show_keys(args, load)
 
 
 def verdict(entry: dict[str, Any], n_bits: int) -> str:
@@ -224,9 +234,9 @@ def run_attribute(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from scalefp.attribution import attribute_each
-    from scalefp.model import load
     from scalefp.reading import group_by_agreement
     from scalefp.registry import Registry
+    from scalefp.release import load
 
     paths, registry = expand(args.images), Registry(args.registry)
     issued, model = len(registry), load(args.model)

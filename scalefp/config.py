@@ -124,22 +124,28 @@ class OptimizerConfig:
 
 
 @dataclass
-class RunConfig:
+class ComputeConfig:
     """How and where it runs; none of these changes what is learned (but for rounding)."""
 
     device: str = "auto"  # auto, cpu or cuda
     precision: str = "auto"  # auto (bf16 where the hardware gains from it), fp32 or bf16
     threads: int = 1  # CPU threads for each process
+    log_steps: int = 20  # steps between lines of log.jsonl
+    grid_images: int = 32_000  # images between picture grids
+    checkpoint_minutes: float = 5.0
+    tensorboard: bool = True
+
+
+@dataclass
+class RunConfig(ComputeConfig):
+    """As :class:`ComputeConfig`, with what the large networks of a generator may need."""
+
     # Parts of a process's batch that are computed one after another: as many times less memory for
     # activations, one pass of the generator more.
     accumulate: int = 1
     # Blocks of this resolution and up are computed again in the backward pass instead of kept.
     recompute_from: int = 0  # 0 = none
     compile: bool = False  # torch.compile for generator and decoder; meant for GPUs
-    log_steps: int = 20  # steps between lines of log.jsonl
-    grid_images: int = 32_000  # images between picture grids
-    checkpoint_minutes: float = 5.0
-    tensorboard: bool = True
 
 
 @dataclass
@@ -213,8 +219,8 @@ class TrainConfig:
             )
 
 
-def flat_options(config: TrainConfig) -> dict[str, Any]:
-    """The options of a configuration by dotted name."""
+def flat_options(config: Any) -> dict[str, Any]:
+    """The options of a configuration (a dataclass) by dotted name."""
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:

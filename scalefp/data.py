@@ -11,11 +11,12 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,12 +34,16 @@ __all__ = [
     "PrepareReport",
     "bundled_data",
     "check_resolution",
+    "claim",
+    "for_each",
     "prepare",
+    "report_skipped",
     "resolve_source",
     "sample_indices",
+    "write_zip",
 ]
 
-RESOLUTIONS = (16, 32, 64, 128, 256)
+RESOLUTIONS = range(16, 1025)  # of data; which of them a network can have is up to its sizes
 CELEBA_SIZE = (178, 218)  # width, height of the aligned images
 MAX_NAMED = 10  # skipped files named in the log, the rest are counted
 
@@ -46,13 +51,15 @@ _log = logging.getLogger(__name__)
 
 
 def check_resolution(resolution: int) -> None:
-    """Raise UserError unless the resolution is one that the networks can have."""
+    """Raise UserError unless a data set can have this resolution."""
     if resolution not in RESOLUTIONS:
-        known = ", ".join(map(str, RESOLUTIONS))
-        raise UserError(f"resolution {resolution} is not possible: choose one of {known}")
+        raise UserError(
+            f"resolution {resolution} is not possible: choose a whole number from "
+            f"{RESOLUTIONS[0]} to {RESOLUTIONS[-1]}"
+        )
 
 
-def _for_each(
+def for_each(
     task: Callable[[int], str | None], count: int, workers: int, progress: bool, title: str
 ) -> list[str | None]:
     """``task(i)`` for every i below ``count``, with ``workers`` threads; results in order.
@@ -75,7 +82,7 @@ def _for_each(
     return results
 
 
-def _report_skipped(source: Source, reasons: Sequence[str | None]) -> list[tuple[str, str]]:
+def report_skipped(source: Source, reasons: Sequence[str | None]) -> list[tuple[str, str]]:
     """(name, reason) of every skipped file, logged; UserError if no image is left."""
     names = source.names
     skipped = [(name, why) for name, why in zip(names, reasons, strict=True) if why is not None]
@@ -131,8 +138,8 @@ class ImageSet:
                 return None
 
             labels = entries.labels()
-            reasons = _for_each(decode, len(entries.names), workers, progress, "reading images")
-            self.skipped = _report_skipped(entries, reasons)
+            reasons = for_each(decode, len(entries.names), workers, progress, "reading images")
+            self.skipped = report_skipped(entries, reasons)
             kept = [index for index, why in enumerate(reasons) if why is None]
             self.names = [entries.names[index] for index in kept]
 
@@ -204,11 +211,14 @@ class PrepareReport:
     skipped: list[tuple[str, str]]  # (name, reason) of files that are no images or broken
 
 
-def _claim(partial: Path, settings: dict[str, object]) -> None:
-    """Make the folder of unfinished work, or take up that of an earlier run with these settings."""
+def claim(partial: Path, settings: dict[str, object], *, private: bool = False) -> None:
+    """Make the folder of unfinished work, or take up that of an earlier run with these settings.
+
+    Only its owner may look into a ``private`` one.
+    """
     record = partial / "settings.json"
     try:
-        partial.mkdir(exist_ok=True)
+        partial.mkdir(0o700 if private else 0o777, exist_ok=True)
         earlier = json.loads(record.read_bytes()) if record.exists() else None
         foreign = earlier is None and any(not p.name.startswith(".") for p in partial.iterdir())
     except (OSError, ValueError) as error:
@@ -222,16 +232,14 @@ def _claim(partial: Path, settings: dict[str, object]) -> None:
         temporary.write_text(json.dumps(settings, indent=1))
 
 
-def _write_zip(out: Path, partial: Path, kept: Sequence[int], labels: list[int] | None) -> None:
-    """The finished PNGs as one uncompressed zip, in StyleGAN's layout; always the same bytes."""
-    members = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(kept))]
-    pairs = None if labels is None else list(zip(members, labels, strict=True))
-    unfinished = partial / "dataset.zip"
+def write_zip(out: Path, unfinished: Path, files: Iterable[tuple[str, Path]], labels: Any) -> None:
+    """PNG files under new names as one uncompressed zip, in StyleGAN's layout; always the same
+    bytes. ``labels`` are the pairs of ``dataset.json``, or None."""
     try:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            for member, index in zip(members, kept, strict=True):
-                archive.writestr(zipfile.ZipInfo(member), _finished(partial, index).read_bytes())
-            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": pairs}))
+            for name, file in files:
+                archive.writestr(zipfile.ZipInfo(name), file.read_bytes())
+            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": labels}))
         os.replace(unfinished, out)
     except OSError as error:
         raise UserError(
@@ -276,7 +284,7 @@ def prepare(
 
     with Source(path) as entries:
         labels = entries.labels()
-        _claim(partial, {"source": entries.digest(), "resolution": resolution, "crop": crop})
+        claim(partial, {"source": entries.digest(), "resolution": resolution, "crop": crop})
         count = len(entries.names)
         reused = sum(_finished(partial, index).exists() for index in range(count))
 
@@ -292,13 +300,17 @@ def prepare(
             save_png(_finished(partial, index), fit(image, resolution))
             return None
 
-        reasons = _for_each(convert, count, workers, progress, "preparing images")
+        reasons = for_each(convert, count, workers, progress, "preparing images")
         if all(why is not None for why in reasons):
             shutil.rmtree(partial)
-        skipped = _report_skipped(entries, reasons)
+        skipped = report_skipped(entries, reasons)
         kept = [index for index, why in enumerate(reasons) if why is None]
         kept_labels = [labels[entries.names[i]] for i in kept if entries.names[i] in labels]
 
-    _write_zip(out, partial, kept, kept_labels if len(kept_labels) == len(kept) else None)
+    members = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(kept))]
+    files = [(member, _finished(partial, i)) for member, i in zip(members, kept, strict=True)]
+    # Labels of all images, or none.
+    pairs = list(zip(members, kept_labels, strict=True)) if len(kept_labels) == len(kept) else None
+    write_zip(out, partial / "dataset.zip", files, pairs)
     shutil.rmtree(partial)
     return PrepareReport(out=out, written=len(kept), reused=reused, skipped=skipped)

@@ -1,13 +1,27 @@
 """The fingerprint decoder: image -> one logit per key bit, and the recovered latent."""
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalefp.config import ModelConfig
 from scalefp.discriminator import ResidualBlock
 from scalefp.geometry import identity_frame, inverse, warp
 from scalefp.layers import Conv2d, Linear, downsample
+
+
+class DecoderSizes(Protocol):
+    """The options that size a decoder; see :class:`scalefp.config.ModelConfig`."""
+
+    resolution: int
+    n_bits: int
+    latent_dim: int
+    decoder_resolution: int
+    decoder_base: int
+    decoder_max: int
+    decoder_carriers: bool
+    decoder_localizer: bool
 
 
 class Localizer(nn.Module):
@@ -63,7 +77,7 @@ class Decoder(nn.Module):
             where nobody moved anything.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: DecoderSizes) -> None:
         super().__init__()
         self.n_bits = config.n_bits
         self.resolution = min(config.resolution, config.decoder_resolution)
@@ -89,9 +103,12 @@ class Decoder(nn.Module):
             )
 
     def low_pass(self, images: Tensor) -> Tensor:
-        """Images [b, 3, R, R] at no more than the decoder's resolution."""
-        while images.shape[-1] > self.resolution:
+        """Images [b, 3, R, R] at no more than the decoder's resolution r."""
+        while images.shape[-1] >= 2 * self.resolution:
             images = downsample(images)
+        if images.shape[-1] > self.resolution:  # R / r is no power of two
+            size = (self.resolution, self.resolution)
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return images
 
     def locate(self, images: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from scalefp.config import RunConfig
+from scalefp.config import ComputeConfig
 from scalefp.errors import UserError
 
 
-def pick_device(run: RunConfig) -> torch.device:
+def pick_device(run: ComputeConfig) -> torch.device:
     """The device that `run.device` names.
 
     Raises:
@@ -31,7 +31,7 @@ def pick_device(run: RunConfig) -> torch.device:
     return torch.device(name)
 
 
-def pick_precision(run: RunConfig, device: torch.device) -> torch.dtype:
+def pick_precision(run: ComputeConfig, device: torch.device) -> torch.dtype:
     """bfloat16 where `run.precision` or the hardware asks for it, else float32."""
     if run.precision == "auto":
         if device.type == "cuda":

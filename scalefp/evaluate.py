@@ -30,9 +30,10 @@ from scalefp.errors import UserError
 from scalefp.features import INSTALL_HINT, choose_extractor
 from scalefp.images import save_png
 from scalefp.measure import EvaluateConfig, Samples
-from scalefp.model import Model, load
+from scalefp.model import Model
 from scalefp.parts import Parts
 from scalefp.perceptual import Lpips
+from scalefp.release import load_model
 from scalefp.removal import UNTOUCHED, Tampered, attempts, fine_tuning_wanted, losses_met
 from scalefp.results import markdown, write_results
 from scalefp.robustness import measure_point, points
@@ -246,7 +247,7 @@ class EvaluateOptions:
         if self.threads < 1:
             raise UserError(f"threads must be at least 1, not {self.threads}.")
         open_inputs(self.measure)
-        load(self.checkpoint)
+        load_model(self.checkpoint)
 
 
 def results_folder(checkpoint: str, out: str | None) -> str:
@@ -269,7 +270,7 @@ def main(options: DictConfig) -> float:
     try:
         settings.check()
         torch.set_num_threads(settings.threads)
-        results = evaluate(load(settings.checkpoint), settings.measure, folder)
+        results = evaluate(load_model(settings.checkpoint), settings.measure, folder)
         write_results(results, folder)
     except UserError as error:
         print(f"scalefp: {error}", file=sys.stderr)

@@ -65,8 +65,8 @@ class KeyEmbedding(nn.Module):
 
     @torch.no_grad()
     def ignore_keys_(self) -> None:
-        """Give every key the embedding that none switched on would have, for a twin without keys."""
-        self.layers[0].weight.zero_()  # type: ignore[operator, union-attr]
+        """Give every key the embedding that no bit switched on has, for a twin without keys."""
+        self.layers[0].weight.zero_()  # type: ignore[operator]
 
 
 class GeneratorBlock(nn.Module):

@@ -7,10 +7,11 @@ broken file gives one sentence instead of a traceback.
 Pixels are uint8 at files and float in [-1, 1] inside; tensors are [b, 3, H, W], RGB.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ _UPRIGHT = {  # EXIF orientation -> the operation that shows the picture as it w
 # Reading.
 
 
-def _open(stream: BinaryIO, name: str) -> ImageFile:
+def _open(stream: IO[bytes], name: str) -> ImageFile:
     """Read the header only.
 
     Pillow's format classes are called directly: ``Image.open`` would apply Pillow's own, lower
@@ -135,6 +136,21 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path} is not a regular file: give an image file")
 
 
+@contextmanager
+def _in_one_sentence(name: str) -> Iterator[None]:
+    """Whatever goes wrong with an image becomes a UserError that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name} is too large an image: make it smaller first") from error
+    except PermissionError as error:
+        raise UserError(f"{name} may not be read: check its permissions") from error
+    except Exception as error:  # on hostile bytes a decoder may raise anything
+        raise UserError(f"{name} is truncated or corrupt ({error}): replace it") from error
+
+
 def read_image(
     source: Path | str | bytes | BinaryIO | Image.Image,
     name: str | None = None,
@@ -157,7 +173,7 @@ def read_image(
         name = str(getattr(source, "name", "") or getattr(source, "filename", "") or "the image")
     if not isinstance(source, (str, Path, bytes, Image.Image)):
         source = source.read()
-    try:
+    with _in_one_sentence(name):
         if isinstance(source, Image.Image):
             return _decode(source, name, max_pixels)
         if isinstance(source, bytes):
@@ -165,14 +181,17 @@ def read_image(
         _check_file(Path(source))
         with open(source, "rb") as stream:
             return _decode_stream(stream, name, max_pixels)
-    except UserError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{name} is too large an image: make it smaller first") from error
-    except PermissionError as error:
-        raise UserError(f"{name} may not be read: check its permissions") from error
-    except Exception as error:  # on hostile bytes a decoder may raise anything
-        raise UserError(f"{name} is truncated or corrupt ({error}): replace it") from error
+
+
+def read_size(stream: IO[bytes], name: str) -> tuple[int, int]:
+    """Width and height in the header of a PNG, JPEG or WebP image, as stored (EXIF may turn it).
+
+    Raises:
+        UserError: as :func:`read_image`, as far as the header shows it.
+    """
+    with _in_one_sentence(name), _open(stream, name) as image:
+        _check_size(image, name, MAX_PIXELS)
+        return image.size
 
 
 def list_images(folder: Path | str) -> list[Path]:

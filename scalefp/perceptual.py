@@ -29,24 +29,30 @@ MARKS = {
 }
 
 
-def _import_lpips() -> Any:
-    """The package, also beside a build of torch that torchvision's operators do not fit.
+def mend_torchvision() -> None:
+    """Make ``import torchvision`` work beside a build of torch that its operators do not fit.
 
     torchvision is compiled for one build of torch; beside another (its wheels for CUDA beside a
     torch for CPU) its import ends with a RuntimeError, because two operators are missing, of which
-    LPIPS uses neither. They are declared then, and only then: where torchvision works, a second
-    declaration would break it.
+    nothing here uses either. They are declared then, and only then: where torchvision works, a
+    second declaration would break it.
+
+    Raises:
+        ImportError: there is no torchvision.
     """
     try:
         import torchvision  # noqa: F401
-    except ImportError as error:
-        raise UserError("LPIPS needs `pip install scalefp[lpips]`.") from error
     except RuntimeError:
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _declared.append(library)  # it would be undone when the object goes
+
+
+def _import_lpips() -> Any:
+    """The package, also beside a build of torch that torchvision's operators do not fit."""
     try:
+        mend_torchvision()
         import lpips
     except ImportError as error:
         raise UserError("LPIPS needs `pip install scalefp[lpips]`.") from error

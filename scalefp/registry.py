@@ -34,7 +34,7 @@ class _Config(Protocol):
 
 
 class Release(Protocol):
-    """What issuing asks of a model; :class:`scalefp.model.Model` is one."""
+    """What issuing asks of a release; both kinds of scalefp.release have it."""
 
     @property
     def digest(self) -> str: ...

@@ -52,7 +52,7 @@ def show_states(args: argparse.Namespace, records: Sequence[Record]) -> int:
 
 def run_issue(args: argparse.Namespace) -> int:
     from scalefp.holders import read_holders
-    from scalefp.model import load
+    from scalefp.release import load
 
     if len(args.holder) + (args.holders is not None) != 1:
         raise UserError(
@@ -73,7 +73,7 @@ def run_issue(args: argparse.Namespace) -> int:
 
 def run_rebuild(args: argparse.Namespace) -> int:
     from scalefp.holders import read_holders
-    from scalefp.model import load
+    from scalefp.release import load
 
     registry, names = opened(args), read_holders(args.holders)
     count = len(registry.rebuild(names, load(args.model)))

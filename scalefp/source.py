@@ -10,12 +10,12 @@ import zlib
 from hashlib import sha256
 from lzma import LZMAError
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from PIL import Image
 
 from scalefp.errors import UserError
-from scalefp.images import read_image
+from scalefp.images import read_image, read_size
 
 BUNDLED = ("emoji64",)
 MAX_ENTRY_BYTES = 512 * 2**20  # of one unpacked zip entry
@@ -106,23 +106,42 @@ class Source:
             return read_image(self.path / self.names[index], self.names[index])
         return read_image(self._read_entry(self._entries[index]), self.names[index])
 
-    def labels(self) -> dict[str, int]:
-        """File name -> integer label by ``dataset.json``; empty where there are none."""
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height by the header of image number ``index``; UserError as :meth:`read`."""
+        name = self.names[index]
+        if self._zip is None:
+            try:
+                with (self.path / name).open("rb") as stream:
+                    return read_size(stream, name)
+            except OSError as error:
+                raise UserError(f"{name} cannot be read ({error.strerror})") from error
+        try:
+            with self._zip.open(self._entries[index]) as stream:
+                return read_size(stream, name)
+        except _BROKEN_ENTRY as error:
+            raise UserError(f"{name} cannot be read from the zip ({error})") from error
+
+    def label_pairs(self) -> list[tuple[str, Any]]:
+        """(file name, label) as ``dataset.json`` has them, whatever kind of label; or nothing."""
         try:
             if self._zip is None:
                 text = (self.path / "dataset.json").read_bytes()
             else:
                 text = self._read_entry(self._zip.getinfo("dataset.json"))
         except (FileNotFoundError, KeyError):
-            return {}
+            return []
         try:
             pairs = json.loads(text)["labels"] or []
-            return {name.replace("\\", "/"): label for name, label in pairs if type(label) is int}
+            return [(name.replace("\\", "/"), label) for name, label in pairs]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(
                 f'dataset.json in {self.path} is not {{"labels": [[file, label], ...]}} or '
                 '{"labels": null}: repair or remove it'
             ) from error
+
+    def labels(self) -> dict[str, int]:
+        """File name -> integer label; empty where there are none, or none of that kind."""
+        return {name: label for name, label in self.label_pairs() if type(label) is int}
 
     def digest(self) -> str:
         """Changes when a file is added, removed or changed."""

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import hydra
 import numpy as np
@@ -27,11 +26,11 @@ from scalefp.config import TrainConfig, conf_dir
 from scalefp.data import ImageSet
 from scalefp.distributed import join, leave, pick_device, pick_precision
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
 from scalefp.generator import Generator
 from scalefp.images import grid, save_png, to_uint8
 from scalefp.schedule import psnr
 from scalefp.step import step
+from scalefp.training_log import check_finite, open_tensorboard, trim_log
 from scalefp.training_state import TrainingState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -52,41 +51,6 @@ def picture_grids(generator: Generator) -> dict[str, Tensor]:
     difference = (keys[8:] - keys[:8].repeat(3, 1, 1, 1)) * 10
     pictures = {"latents": latents, "keys": keys, "difference": difference}
     return {name: to_uint8(images).cpu() for name, images in pictures.items()}
-
-
-def check_finite(terms: dict[str, float], images: int) -> None:
-    """Raise :class:`UserError` naming the first term that is not finite."""
-    for name, value in terms.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"The loss term {name!r} became {value} after {images} images; the last "
-                "checkpoint is kept. Lower optimizer.learning_rate or that term's weight."
-            )
-
-
-def trim_log(log: Path, images: int) -> dict[str, float]:
-    """Drop what an interrupted run logged past its checkpoint; the last figures that remain."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    kept = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:  # cut off when the process was killed
-            break
-        if record["images"] > images:
-            break
-        kept.append(record)
-    if len(kept) < len(lines):
-        with atomic_path(log) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    return kept[-1] if kept else {}
-
-
-def open_tensorboard(run_dir: Path, images: int) -> Any:
-    """A TensorBoard writer that drops what an interrupted run wrote past its checkpoint."""
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, not always wanted
-
-    return SummaryWriter(str(run_dir), purge_step=images)
 
 
 def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:

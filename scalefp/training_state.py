@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,8 +17,62 @@ from scalefp.generator import Generator
 from scalefp.model import save_release
 from scalefp.schedule import Progress
 
+P = TypeVar("P")
+
 # What a resumed run may change: nothing here alters what was learned so far.
 FREE_OPTIONS = ("name", "run.", "schedule.total_images")
+
+
+def save_parts(
+    path: Path, progress: dict[str, Any], parts: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """Write networks and optimizers by name, with how far they are and what they were made by."""
+    states = {name: part.state_dict() for name, part in parts.items()}
+    about = {"images": progress["images"], "progress": progress, "config": options}
+    save_state(path, {**about, **states})
+
+
+def restore_parts(
+    path: Path,
+    parts: dict[str, Any],
+    options: dict[str, Any],
+    progress_type: type[P],
+    binding: str = "",
+) -> P:
+    """Read a file of :func:`save_parts` into the networks and optimizers of a training.
+
+    Args:
+        progress_type: dataclass of the progress.
+        binding: only options whose names begin so have to be what they were; "" = all but
+            :data:`FREE_OPTIONS`.
+
+    Returns:
+        The progress.
+
+    Raises:
+        UserError: the file is damaged or missing, or belongs to a training with other options.
+    """
+    saved = load_state(path)
+    try:
+        before, progress = saved["config"], progress_type(**saved["progress"])
+        for name in sorted(before.keys() | options.keys()):
+            bound = name.startswith(binding) and not name.startswith(FREE_OPTIONS)
+            if bound and before.get(name) != options.get(name):
+                raise UserError(
+                    f"{path.parent} holds a training with {name}={before.get(name)}, not "
+                    f"{options.get(name)}: "
+                    + ("set it so" if binding else "choose another name= or remove that folder")
+                )
+        for name, part in parts.items():
+            if isinstance(part, nn.Module):
+                load_strictly(part, saved[name], path)
+            else:
+                part.load_state_dict(saved[name])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a whole training checkpoint: remove it to start anew"
+        ) from error
+    return progress
 
 
 @dataclasses.dataclass
@@ -39,6 +93,8 @@ class TrainingState:
         """A training before its first image; the same seed gives the same weights everywhere."""
         torch.manual_seed(config.seed)
         generator, decoder = Generator(config.model), Decoder(config.model)
+        if not config.fingerprint:
+            generator.embedding.ignore_keys_()
         discriminator = Discriminator(config.model)
         for network in (generator, decoder, discriminator):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -67,9 +123,7 @@ class TrainingState:
     def save(self, run_dir: Path, config: TrainConfig) -> None:
         """Write ``state.pt`` and the release that the averaged networks make at this point."""
         options = flat_options(config)
-        states = {name: part.state_dict() for name, part in self._parts().items()}
-        progress = {"images": self.progress.images, "progress": dataclasses.asdict(self.progress)}
-        save_state(run_dir / "state.pt", {**progress, "config": options, **states})
+        save_parts(run_dir / "state.pt", dataclasses.asdict(self.progress), self._parts(), options)
         save_release(
             run_dir / "release.safetensors",
             config.model,
@@ -90,24 +144,5 @@ class TrainingState:
             if not config.start_from:
                 return
             path, binding = Path(config.start_from), "model."
-        saved = load_state(path)
-        try:
-            before, now = saved["config"], flat_options(config)
-            for name in sorted(before.keys() | now.keys()):
-                bound = name.startswith(binding) and not name.startswith(FREE_OPTIONS)
-                if bound and before.get(name) != now.get(name):
-                    raise UserError(
-                        f"{path.parent} holds a training with {name}={before.get(name)}, not "
-                        f"{now.get(name)}: "
-                        + ("set it so" if binding else "choose another name= or remove that folder")
-                    )
-            self.progress = Progress(**saved["progress"])
-            for name, part in self._parts().items():
-                if isinstance(part, nn.Module):
-                    load_strictly(part, saved[name], path)
-                else:
-                    part.load_state_dict(saved[name])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path} is not a whole training checkpoint: remove it to start anew"
-            ) from error
+        options = flat_options(config)
+        self.progress = restore_parts(path, self._parts(), options, Progress, binding)

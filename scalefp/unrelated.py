@@ -69,12 +69,12 @@ def load_twin(path: str, config: EvaluateConfig) -> Instance:
     Raises:
         UserError: neither of the two.
     """
-    from scalefp.model import load
+    from scalefp.release import load_model
 
     try:
         return load_instance(path)
     except UserError:
-        model = load(path)
+        model = load_model(path)
     bits = stream(config, "twin").integers(0, 2, model.config.n_bits)
     return model.instantiate(Key.from_bits(bits))
 

@@ -16,11 +16,15 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from scalefp.artificial.config import MarkConfig
+from scalefp.artificial.encoder import Encoder
+from scalefp.artificial.marker import Marker, save_marker
 from scalefp.cli import main
 from scalefp.config import ModelConfig
 from scalefp.decoder import Decoder
 from scalefp.generator import Generator
-from scalefp.model import Model, load, save_release
+from scalefp.model import Model, save_release
+from scalefp.release import load_marker, load_model
 
 HOLDERS = ("recipient-a", "recipient-b")
 
@@ -61,7 +65,23 @@ def other_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(release: Path) -> Model:
     """The tiny release in memory."""
-    return load(release)
+    return load_model(release)
+
+
+@pytest.fixture(scope="session")
+def marker_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a 32x32, 128-bit marker with random weights; its readings mean nothing."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("marker") / "marker.safetensors"
+    config = MarkConfig(resolution=32, encoder_width=4, decoder_resolution=16, decoder_base=64)
+    save_marker(path, config, Encoder(config), Decoder(config), training={"images": 0})
+    return path
+
+
+@pytest.fixture(scope="session")
+def marker(marker_file: Path) -> Marker:
+    """The tiny marker in memory."""
+    return load_marker(marker_file)
 
 
 # The command line.

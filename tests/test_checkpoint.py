@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from scalefp.checkpoint import (
+    kind_of,
     load_state,
     load_strictly,
     load_tensors,
@@ -157,6 +158,17 @@ def test_tensors_and_header_round_trip(tmp_path):
     for name, tensor in tensors.items():
         assert torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype
         assert not loaded[name].requires_grad
+
+
+def test_the_kind_is_told_without_reading_the_tensors(tmp_path):
+    save_tensors(tmp_path / "a", "marker", {"w": torch.ones(2)}, {})
+    assert kind_of(tmp_path / "a") == "marker"
+    (tmp_path / "cut").write_bytes((tmp_path / "a").read_bytes()[:40])
+    (tmp_path / "text").write_text("no such file")
+    save_file({"w": torch.ones(2)}, tmp_path / "foreign")
+    save_state(tmp_path / "state", {"images": 1})
+    for name in ("cut", "text", "foreign", "state", "missing", "."):
+        assert kind_of(tmp_path / name) is None
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path):

@@ -22,6 +22,7 @@ from scalefp.images import (
     grid,
     list_images,
     read_image,
+    read_size,
     save_png,
     to_float,
     to_pil,
@@ -254,6 +255,34 @@ def test_limit_is_inclusive() -> None:
     side = int(MAX_PIXELS**0.5)
     assert "truncated or corrupt" in refusal(png_header(side, side))
     assert "megapixels" in refusal(png_header(side, side + 1))
+
+
+# The size alone.
+
+
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.integers(1, 90), st.integers(1, 90))
+def test_the_size_is_in_the_header(kind: str, width: int, height: int) -> None:
+    body = encode(Image.new("RGB", (width, height), "red"), kind)
+    assert read_size(BytesIO(body), "a") == (width, height)
+
+
+def test_the_size_of_what_is_broken_further_on() -> None:
+    assert read_size(BytesIO(png_header(30, 20)), "a") == (30, 20)
+
+
+@given(
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8"]), st.binary(max_size=60)
+)
+def test_no_bytes_make_reading_the_size_fail_in_another_way(magic: bytes, body: bytes) -> None:
+    try:
+        assert min(read_size(BytesIO(magic + body), "a.png")) >= 0
+    except UserError as error:
+        assert "a.png" in str(error)
+
+
+def test_a_bomb_has_no_size_worth_knowing() -> None:
+    with pytest.raises(UserError, match="a.png is 20000x20000 .* megapixels"):
+        read_size(BytesIO(png_header(20_000, 20_000)), "a.png")
 
 
 # Pixels and tensors.

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-import scalefp.model
 from scalefp.checkpoint import load_tensors, save_state, save_tensors
 from scalefp.config import ModelConfig
 from scalefp.decoder import Decoder
@@ -18,7 +17,7 @@ from scalefp.errors import UserError
 from scalefp.generator import Generator
 from scalefp.images import fit, save_png, to_float, to_pil
 from scalefp.key import Key
-from scalefp.model import Model, load, save_release
+from scalefp.model import read_release, save_release
 
 CONFIG = ModelConfig(
     resolution=32,
@@ -49,7 +48,7 @@ def path(networks, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(path):
-    return load(path)
+    return read_release(path)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def test_a_release_round_trips(loaded, networks):
 def test_loading_warns_of_nothing(path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load(path)
+        read_release(path)
 
 
 def test_a_loaded_release_generates_and_reads_as_the_networks_that_were_saved(
@@ -99,15 +98,7 @@ def test_the_digest_is_that_of_the_file_and_marks_every_reading(loaded, path, pi
 def test_other_weights_give_another_digest(loaded, networks, tmp_path):
     generator, decoder = networks
     save_release(tmp_path / "r", CONFIG, Generator(CONFIG), decoder, training={})
-    assert load(tmp_path / "r").digest != loaded.digest
-
-
-def test_a_bundled_release_is_loaded_by_its_name(path, loaded, monkeypatch, tmp_path):
-    (tmp_path / "tiny.safetensors").write_bytes(path.read_bytes())
-    monkeypatch.setattr(scalefp.model, "BUNDLED", tmp_path)
-    assert load("tiny").digest == loaded.digest
-    with pytest.raises(UserError, match=r"tinny.*\(tiny\)"):
-        load("tinny")
+    assert read_release(tmp_path / "r").digest != loaded.digest
 
 
 def test_the_model_instantiates_itself(loaded):
@@ -265,10 +256,10 @@ def rewrite(path, change_tensors=None, change_header=None):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda path: path.unlink(), "no release"),
+        (lambda path: path.unlink(), "no release file"),
         (lambda path: path.write_bytes(path.read_bytes()[:-7]), "truncated"),
         (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" * 50), "truncated or foreign"),
-        (lambda path: load(path).instantiate(KEY).save(path), "instance"),
+        (lambda path: read_release(path).instantiate(KEY).save(path), "instance"),
         (lambda path: save_state(path, {"images": 1}), "checkpoint.*release.safetensors"),
         (lambda path: rewrite(path, lambda t: t.pop("decoder.output.bias")), r"output\.bias"),
         (lambda path: rewrite(path, lambda t: t.pop("generator.input.weight")), r"input\.weight"),
@@ -296,7 +287,7 @@ def test_what_is_no_release_is_refused(path, tmp_path, damage, says):
     copy.write_bytes(path.read_bytes())
     damage(copy)
     with pytest.raises(UserError, match=says):
-        load(copy)
+        read_release(copy)
 
 
 def test_a_release_holds_both_networks_and_their_sizes_alone(path, networks):
@@ -307,10 +298,3 @@ def test_a_release_holds_both_networks_and_their_sizes_alone(path, networks):
         f"decoder.{n}" for n in decoder.state_dict()
     }
     assert load_tensors(path, "release")[1]["model"] == dataclasses.asdict(CONFIG)
-
-
-def test_the_public_names_are_these():
-    import scalefp as package
-
-    assert package.load is load
-    assert package.Model is Model

@@ -30,6 +30,7 @@ from scalefp.coalition import attribute_coalition
 from scalefp.evaluate import hardware
 from scalefp.images import to_float
 from scalefp.metrics import psnr
+from scalefp.release import load_model
 from scalefp.unrelated import issued_keys
 
 COLLUDERS = (2, 3, 4, 5)
@@ -189,7 +190,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
-    model = scalefp.load(options.model)
+    model = load_model(options.model)
     measured = {
         "n_bits": model.config.n_bits,
         "resolution": model.config.resolution,

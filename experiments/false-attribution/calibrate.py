@@ -26,6 +26,7 @@ from codebooks import structured_keys
 from scalefp.attribution import FORMS, IssuedKeys, Reading, attribute_each
 from scalefp.evaluate import hardware
 from scalefp.images import to_uint8
+from scalefp.release import load_model
 from scalefp.source import Source, resolve_source
 from scalefp.unrelated import draw_images, issued_keys
 from tallies import LEVELS, Bits, Logits, Tally, figures, tally
@@ -193,7 +194,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
-    model = scalefp.load(options.model)
+    model = load_model(options.model)
     n_bits = model.config.n_bits
     logits = unrelated_logits(model, options)
     structured = measure_structured(model, np.concatenate(list(logits.values())), options)

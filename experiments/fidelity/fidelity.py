@@ -113,7 +113,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    extractor = choose_extractor("auto", None)
+    extractor = choose_extractor("mobilenet", None)
+    assert extractor is not None  # it would have said that its weights are missing
     runs = sorted(path.parent for path in options.runs.glob("*/release.safetensors"))
     if not runs:
         parser.error(f"{options.runs} holds no trained release: run the multirun first")

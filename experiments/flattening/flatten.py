@@ -20,6 +20,7 @@ from scalefp.evaluate import hardware
 from scalefp.features import choose_extractor
 from scalefp.files import atomic_path
 from scalefp.measure import EvaluateConfig, Samples
+from scalefp.release import load_model
 from scalefp.removal import Tampered, attempts
 
 POOLS, ISSUED = [1, 4], 1_000_000
@@ -66,7 +67,7 @@ def main() -> None:
         pools=POOLS,
         issued=[ISSUED],
     )
-    model = scalefp.load(options.model)
+    model = load_model(options.model)
     rows = measure(model, config)
     results = {
         "release": model.digest,

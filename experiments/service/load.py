@@ -36,6 +36,7 @@ from PIL import Image
 import scalefp
 from scalefp.files import atomic_path
 from scalefp.images import to_pil
+from scalefp.release import load_model
 
 CORES = 2
 ISSUED = 1000
@@ -276,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     cores = sorted(os.sched_getaffinity(0))[:CORES]
     os.sched_setaffinity(0, cores)  # inherited by the service
-    model = scalefp.load(options.model)
+    model = load_model(options.model)
     results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": processor_name(),

@@ -18,6 +18,7 @@ from scalefp.bench.rows import Row, interleaved, matrix_rate, milliseconds, rate
 from scalefp.files import atomic_path
 from scalefp.images import save_png, to_pil, to_uint8
 from scalefp.model import Model
+from scalefp.release import load_model
 
 BATCHES = ((32, 15), (8, 30), (1, 60))  # images at a time, repeats
 MANY = 1000
@@ -50,7 +51,7 @@ def onnx_session(
 
 def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
     """One key, many keys, and many keys to files."""
-    model = scalefp.load(release)
+    model = load_model(release)
     n_bits = model.config.n_bits
     begun = time.perf_counter()
     weights = model.instantiate(scalefp.Key.random(n_bits)).state_dict()
@@ -96,7 +97,7 @@ def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
 @torch.inference_mode()
 def measure_sample(release: str, threads: int, scratch: Path) -> list[Row]:
     """An instance against its parent under the same key, and against ONNX Runtime."""
-    model = scalefp.load(release)
+    model = load_model(release)
     key = scalefp.Key.random(model.config.n_bits)
     instance, parent = model.instantiate(key), model.generator
     with torch.inference_mode(False):
@@ -139,7 +140,7 @@ def clear_pictures(model: Model, count: int) -> Tensor:
 
 def measure_decode(release: str, threads: int, scratch: Path) -> list[Row]:
     """From pixels in memory, from files, and the wait for a single file."""
-    model = scalefp.load(release)
+    model = load_model(release)
     pixels = clear_pictures(model, 32)
     images = pixels.float() / 127.5 - 1
     run_onnx = onnx_session(model.export_decoder, scratch / "decoder.onnx", threads)

@@ -22,6 +22,7 @@ from scalefp.bench.rows import Row
 from scalefp.config import RunConfig
 from scalefp.distributed import pick_precision
 from scalefp.evaluate import hardware
+from scalefp.release import load_model
 
 Measurement = Callable[[str, int, Path], list[Row]]
 
@@ -44,31 +45,31 @@ def _book(resolution: int) -> Callable[[str], Callable[[], Any]]:
 
 
 def _instance(release: str) -> Callable[[], Any]:
-    model = scalefp.load(release)
+    model = load_model(release)
     instance = model.instantiate(scalefp.Key.random(model.config.n_bits))
     return lambda: instance.sample(32)
 
 
 def _parent(release: str) -> Callable[[], Any]:
-    model = scalefp.load(release)
+    model = load_model(release)
     z = torch.randn(32, model.config.latent_dim)
     bits = torch.randint(0, 2, (32, model.config.n_bits))
     return torch.inference_mode()(lambda: model.generator(z, bits))
 
 
 def _instantiate(release: str) -> Callable[[], Any]:
-    model = scalefp.load(release)
+    model = load_model(release)
     return lambda: model.instantiate(scalefp.Key.random(model.config.n_bits))
 
 
 def _decode(release: str) -> Callable[[], Any]:
-    model = scalefp.load(release)
+    model = load_model(release)
     pixels = use.clear_pictures(model, 32)
     return lambda: model.decode(pixels)
 
 
 def _nothing(release: str) -> Callable[[], Any]:
-    scalefp.load(release)
+    load_model(release)
     return lambda: None
 
 

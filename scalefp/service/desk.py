@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from scalefp.attribution import Attribution, Form, IssuedKeys, attribute_each
 from scalefp.errors import UserError
-from scalefp.model import Model
 from scalefp.odds import in_words
+from scalefp.reader import Reader
 from scalefp.reading import Reading
 from scalefp.registry import Record, Records, Registry
 from scalefp.service.limits import Limits, Refused, busy
@@ -81,7 +81,7 @@ class Desk:
     All methods raise Refused for what the client, or the service's owner, can mend.
     """
 
-    def __init__(self, model: Model, registry: Registry, limits: Limits, workers: int) -> None:
+    def __init__(self, model: Reader, registry: Registry, limits: Limits, workers: int) -> None:
         self.model, self.registry, self.limits = model, registry, limits
         self._readers = Readers(workers, model.config.resolution, limits)
         self._network = Network(model)

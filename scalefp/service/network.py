@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from scalefp.attribution import Reading
-from scalefp.model import Model
+from scalefp.reader import Reader
 from scalefp.service.readers import Pixels
 
 BATCH = 32  # images; one request's are never split
@@ -27,7 +27,7 @@ class _Job(NamedTuple):
 class Network:
     """Decodes pixels, from any thread."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Reader) -> None:
         self.model = model
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="network", daemon=True)

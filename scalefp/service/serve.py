@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from scalefp.commands import check_pair
-    from scalefp.model import load
     from scalefp.registry import Registry
+    from scalefp.release import load
     from scalefp.service.desk import Desk
     from scalefp.service.limits import MIB, Limits
 

@@ -1,0 +1,75 @@
+"""The arguments of ``scalefp artificial``; what its actions do is in commands.py beside this."""
+
+from typing import Any
+
+from scalefp.arguments import (
+    Parser,
+    add_command,
+    add_list,
+    add_options,
+    add_overrides,
+    count,
+    decibels,
+    seed,
+)
+from scalefp.artificial import commands
+
+BUNDLED = "artificial-emoji"
+
+
+def add_artificial_commands(to: Any) -> None:
+    group = add_command(
+        to, "artificial", None, "mark training data, and tell which models were trained on it",
+        "scalefp artificial embed --data emoji64 --key 00112233445566778899aabbccddeeff "
+        "--out marked",
+    )  # fmt: skip
+    actions = group.add_subparsers(required=True, dest="action", metavar="ACTION")
+    train = add_command(
+        actions, "train", commands.run_train,
+        "train a marker: what marks images, and reads the marks; results in runs/NAME",
+        "scalefp artificial train name=first seed=1",
+    )  # fmt: skip
+    add_overrides(train)
+    add_embed(actions)
+    detect = add_command(
+        actions, "detect", commands.run_detect, "read the mark in each image",
+        "scalefp artificial detect outputs/0000.png --json",
+    )  # fmt: skip
+    add_marker(detect)
+    add_list(detect, "images", "IMAGE", "+", "PNG, JPEG or WebP file, or a folder of such")
+
+
+def add_marker(parser: Parser) -> None:
+    parser.add_argument(
+        "--model", default=BUNDLED, metavar="RELEASE",
+        help=f"marker: a bundled name or the path of its file (default: {BUNDLED})",
+    )  # fmt: skip
+    add_options(parser)
+
+
+def add_embed(actions: Any) -> None:
+    embed = add_command(
+        actions, "embed", commands.run_embed, "mark every image of a data set",
+        "scalefp registry issue photos --registry keys.db --model artificial-emoji\n"
+        "  scalefp artificial embed --data photos --holder photos --registry keys.db --out marked",
+    )  # fmt: skip
+    add_marker(embed)
+    embed.add_argument(
+        "--data", required=True, metavar="SRC", help="folder, zip or bundled name (emoji64)"
+    )
+    which = embed.add_mutually_exclusive_group(required=True)
+    which.add_argument("--key", metavar="HEX", help="key; with --registry it must be issued there")
+    which.add_argument("--holder", help="take the holder's active key from --registry")
+    which.add_argument("--per-image", action="store_true", help="a random key for each image")
+    embed.add_argument("--registry", help="an SQLite file or a database URL")
+    embed.add_argument(
+        "--seed", type=seed,
+        help="with --per-image: the same keys again, guessable by others; for experiments",
+    )  # fmt: skip
+    embed.add_argument("--out", required=True, metavar="DIR|ZIP", help="folder or zip to write")
+    embed.add_argument(
+        "--psnr", type=decibels, metavar="DB",
+        help="strength of the mark; less is stronger (default: as trained)",
+    )  # fmt: skip
+    embed.add_argument("--workers", type=count, default=1, help="threads (default: 1)")
+    embed.add_argument("--force", action="store_true", help="mark what is marked already")

@@ -1,0 +1,86 @@
+"""What is known of the marks in a data set: the record beside it, and what the marker reads.
+
+The record of a data set ``marked`` is the file ``marked.marks.json`` beside it. It holds the keys,
+so it stays with the owner when the data is given away.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from scalefp.alignment import above_noise
+from scalefp.artificial.marker import Marker
+from scalefp.errors import UserError
+from scalefp.files import atomic_path
+from scalefp.images import to_tensor
+from scalefp.key import Key
+from scalefp.source import Source
+
+SAMPLE = 64  # images looked at
+# Readings of unmarked images are about as even as noise: of a hundred hardly one exceeds it by 3 of
+# its standard deviations, where marked images reach 3 to 10.
+EVEN = 3.0
+SHARE = 1 / 8  # of the sample that must read as marked
+
+
+def record_path(data: Path) -> Path:
+    """Where the record of a data set is, or would be."""
+    return data.with_name(f"{data.name}.marks.json")
+
+
+def write_record(out: Path, marker: Marker, psnr: float, keys: Key | dict[str, Key]) -> None:
+    """Write the record of a marked data set, for its owner's eyes only.
+
+    Args:
+        psnr: strength of the mark in dB, 0 if it was none that was set.
+        keys: of all images, or of each by its name in the marked set.
+    """
+    embedded: dict[str, object]
+    if isinstance(keys, Key):
+        embedded = {"key": str(keys)}
+    else:
+        embedded = {"keys": {name: str(key) for name, key in keys.items()}}
+    note = "secret: whoever has the keys can tell, and forge, these marks"
+    record = {"note": note, "model_digest": marker.digest, "psnr": psnr} | embedded
+    with atomic_path(record_path(out)) as temporary:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1)
+
+
+def spread(numbers: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the numbers, evenly spread over them."""
+    places = torch.linspace(0, len(numbers) - 1, min(count, len(numbers))).long().tolist()
+    return [numbers[place] for place in places]
+
+
+def refuse_marked(marker: Marker, entries: Source, usable: Sequence[int]) -> None:
+    """Raise UserError, saying what was found, if a data set carries marks of this marker.
+
+    Some of its images are read. Marks of another marker are known only by their record.
+
+    Args:
+        usable: numbers of the images of the marker's resolution, at least one.
+    """
+    mend = "mark the original images instead, or mark these twice by --force"
+    record = record_path(entries.path)
+    if record.exists():
+        raise UserError(f"{entries.path} is marked already, as {record} says: {mend}")
+    images = []
+    for index in spread(usable, SAMPLE):
+        try:
+            images.append(entries.read(index))
+        except UserError:  # broken, to be skipped later on
+            continue
+    if not images:
+        return
+    reading = marker.decode(to_tensor(images, marker.config.resolution), search=False)
+    marked = int((above_noise(torch.from_numpy(reading.logits.copy())) > EVEN).sum())
+    if marked >= SHARE * len(images):
+        raise UserError(
+            f"{entries.path} is marked already: this marker reads a mark in {marked} of "
+            f"{len(images)} images looked at (`scalefp artificial detect` shows the keys): {mend}"
+        )

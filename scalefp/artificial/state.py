@@ -1,0 +1,135 @@
+"""Everything a marker's training is made of: networks, averages, optimizer, how far it is."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scalefp.artificial.config import MarkTrainConfig
+from scalefp.artificial.encoder import Encoder
+from scalefp.artificial.marker import save_marker
+from scalefp.artificial.start import start_fitted
+from scalefp.config import flat_options
+from scalefp.data import ImageSet
+from scalefp.decoder import Decoder
+from scalefp.images import to_float
+from scalefp.training_state import restore_parts, save_parts
+
+FITTED_IMAGES = 512  # to which a fitted start is fitted
+
+
+@dataclasses.dataclass
+class MarkProgress:
+    """Where a training stands; saved with the networks."""
+
+    images: int = 0
+    readable_at: int = -1  # images seen when a batch was read; -1 before
+
+    def ramp(self, config: MarkTrainConfig) -> float:
+        """How far the second phase is, 0..1."""
+        if self.readable_at < 0:
+            return 0.0
+        begins = self.readable_at + config.schedule.wait_images
+        ramp = (self.images - begins) / max(1, config.schedule.ramp_images)
+        return min(1.0, max(0.0, ramp))
+
+    def psnr(self, config: MarkTrainConfig) -> float:
+        """Strength of the mark now, in dB."""
+        start = config.schedule.start_psnr
+        return start + self.ramp(config) * (config.model.psnr - start)
+
+    def weights(self, config: MarkTrainConfig) -> dict[str, float]:
+        """Weights of the loss terms now."""
+        ramp, loss = self.ramp(config), config.loss
+        weights = {
+            "bits": loss.bits,
+            "pixels": ramp * loss.pixels,
+            "visibility": ramp * loss.visibility,
+        }
+        if config.model.decoder_localizer:
+            weights["geometry"] = loss.geometry
+        return weights
+
+    def advance(self, accuracy: float, config: MarkTrainConfig) -> None:
+        """Account for a step's bit accuracy."""
+        if self.readable_at < 0 and accuracy > config.schedule.readable:
+            self.readable_at = self.images
+
+
+@dataclasses.dataclass
+class MarkState:
+    """The networks and the optimizer by the names they are saved under, and the progress."""
+
+    progress: MarkProgress
+    encoder: Encoder
+    decoder: Decoder
+    average_encoder: Encoder
+    average_decoder: Decoder
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def build(cls, config: MarkTrainConfig, data: ImageSet, device: torch.device) -> "MarkState":
+        """A training before its first image; the same seed gives the same weights everywhere."""
+        torch.manual_seed(config.seed)
+        encoder, decoder = Encoder(config.model), Decoder(config.model)
+        if config.fitted_start:
+            draw = torch.Generator().manual_seed(config.seed)
+            some = torch.randperm(len(data), generator=draw)[:FITTED_IMAGES]
+            start_fitted(encoder, decoder, to_float(data.batch(some)), draw)
+        for network in (encoder, decoder):
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        options = config.optimizer
+        optimizer = torch.optim.Adam(
+            [*encoder.parameters(), *decoder.parameters()],
+            lr=options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            fused=True,
+        )
+        return cls(
+            progress=MarkProgress(),
+            encoder=encoder,
+            decoder=decoder,
+            average_encoder=copy.deepcopy(encoder).requires_grad_(False),
+            average_decoder=copy.deepcopy(decoder).requires_grad_(False),
+            optimizer=optimizer,
+        )
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if name != "progress"}
+
+    def average(self, weight: float) -> None:
+        """Move the averaged networks towards the current ones by a share of the difference."""
+        pairs: list[tuple[nn.Module, nn.Module]] = [
+            (self.average_encoder, self.encoder),
+            (self.average_decoder, self.decoder),
+        ]
+        with torch.no_grad():
+            for average, current in pairs:
+                weights = [parameter.detach() for parameter in current.parameters()]
+                torch._foreach_lerp_(list(average.parameters()), weights, weight)
+
+    def save(self, run_dir: Path, config: MarkTrainConfig) -> None:
+        """Write ``state.pt`` and the marker that the averaged networks make at this point."""
+        options = flat_options(config)
+        save_parts(run_dir / "state.pt", dataclasses.asdict(self.progress), self._parts(), options)
+        save_marker(
+            run_dir / "release.safetensors",
+            config.model,
+            self.average_encoder,
+            self.average_decoder,
+            training={"images": self.progress.images, "options": options},
+        )
+
+    def restore(self, run_dir: Path, config: MarkTrainConfig) -> None:
+        """Go on from ``state.pt`` if there is one.
+
+        Raises:
+            UserError: it is damaged, or belongs to a training with other options.
+        """
+        path = run_dir / "state.pt"
+        if path.exists():
+            options = flat_options(config)
+            self.progress = restore_parts(path, self._parts(), options, MarkProgress)

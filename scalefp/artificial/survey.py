@@ -1,0 +1,84 @@
+"""What is looked at before a data set is marked: where it goes, and what it holds."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from scalefp.artificial.marks import record_path
+from scalefp.data import for_each, report_skipped
+from scalefp.errors import UserError
+from scalefp.images import SUFFIXES
+from scalefp.source import Source
+
+
+def png_name(name: str) -> str:
+    """The marked image's name: ``a/b.jpg`` becomes ``a/b.png``, for marks do not go into JPEGs."""
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() == ".png":
+        return name
+    return f"{stem}.png" if suffix.lower() in SUFFIXES else f"{name}.png"
+
+
+def _is_fit(name: str) -> bool:
+    """Whether a name leads to a place below a folder (in a zip it may be any) and is text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "" not in name.split("/")  # ".." was never read: it counts as hidden
+
+
+def check_out(out: Path, source: Path, partial: Path) -> None:
+    """Raise UserError unless the output can be written and nothing is in its place."""
+    if out.suffix.lower() == ".zip":
+        if out.exists():
+            raise UserError(f"{out} exists already: remove it or choose another --out")
+    elif out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose a folder, or a name that ends in .zip")
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"folder {out} holds other files: choose an empty or a new one as --out")
+    if not out.parent.is_dir():
+        raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{out} lies inside the data {source}: choose another --out")
+    marks = record_path(out)
+    if marks.exists() and not partial.exists():
+        raise UserError(
+            f"{marks} exists already, and may be the only record of earlier marks: "
+            "move it away or choose another --out"
+        )
+
+
+def survey(entries: Source, resolution: int, workers: int, progress: bool) -> list[str | None]:
+    """For every file why it is no image, or None; by the headers alone.
+
+    Raises:
+        UserError: an image of another resolution, or names that the marked set cannot have.
+    """
+
+    def look(index: int) -> str | None:
+        try:
+            width, height = entries.size(index)
+        except UserError as error:
+            return str(error)
+        if (width, height) == (resolution, resolution):
+            return None
+        raise UserError(
+            f"{entries.names[index]} is {width}x{height}, and this marker marks "
+            f"{resolution}x{resolution} only: make such a set by `scalefp data prepare "
+            f"{entries.path} --resolution {resolution} --out NEW.zip`"
+        )
+
+    reasons = for_each(look, len(entries.names), workers, progress, "checking images")
+    usable = [index for index, why in enumerate(reasons) if why is None]
+    if not usable:
+        report_skipped(entries, reasons)  # says so
+    names = [entries.names[index] for index in usable]
+    for name in names:
+        if not _is_fit(name):
+            raise UserError(f"{name!r} is not a name that another file can have: rename that file")
+    name, times = Counter(map(png_name, names)).most_common(1)[0]
+    if times > 1:
+        clash = [each for each in names if png_name(each) == name]
+        raise UserError(f"{' and '.join(clash)} would both become {name}: rename one of them")
+    return reasons

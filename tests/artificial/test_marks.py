@@ -1,0 +1,74 @@
+"""Marked data is known by its record and by what the marker reads; clean data is not refused."""
+
+import json
+import os
+import stat
+
+import pytest
+import torch
+
+from scalefp.alignment import above_noise
+from scalefp.artificial.embed import embed
+from scalefp.artificial.marks import EVEN, SHARE, record_path, refuse_marked, spread, write_record
+from scalefp.errors import UserError
+from scalefp.key import Key
+from scalefp.source import Source
+
+KEY = Key.from_hex("0123abcd")
+
+
+def refuse(marker, path):
+    with Source(path) as entries:
+        refuse_marked(marker, entries, range(len(entries.names)))
+
+
+def test_the_record_holds_the_keys_for_its_owner_alone(pen, tmp_path):
+    out = tmp_path / "marked.zip"
+    write_record(out, pen, 26.0, KEY)
+    record = tmp_path / "marked.zip.marks.json"
+    assert record_path(out) == record
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    content = json.loads(record.read_text())
+    assert "secret" in content.pop("note")
+    assert content == {"model_digest": pen.digest, "psnr": 26.0, "key": "0123abcd"}
+    write_record(out, pen, 0.0, {"a/b.png": KEY})
+    assert json.loads(record.read_text())["keys"] == {"a/b.png": "0123abcd"}
+
+
+def test_the_sample_is_spread_over_all(tmp_path):
+    assert spread(range(5, 8), 64) == [5, 6, 7]
+    assert spread(range(1000), 3) == [0, 499, 999]
+    assert spread([4], 64) == [4]
+
+
+@pytest.mark.parametrize("key", [KEY, None], ids=["one key", "a key for each"])
+def test_marked_data_is_refused_with_and_without_its_record(pen, photos, tmp_path, key):
+    out = tmp_path / "marked"
+    refuse(pen, photos)
+    embed(pen, photos, out, key, progress=False)
+    with pytest.raises(UserError, match=r"as .*marked\.marks\.json says.*--force"):
+        refuse(pen, out)
+    os.rename(record_path(out), tmp_path / "kept-elsewhere")
+    with pytest.raises(UserError, match=r"reads a mark in 1[012] of 12 images.*--force") as caught:
+        refuse(pen, out)
+    assert "0123abcd" not in str(caught.value)  # keys are shown only where they are asked for
+
+
+def test_a_quarter_of_marked_images_suffices(pen, photos, tmp_path):
+    embed(pen, photos, tmp_path / "marked", KEY, progress=False)
+    for i in range(3):
+        os.replace(tmp_path / "marked" / f"{i}.png", photos / f"{i}.png")
+    with pytest.raises(UserError, match="reads a mark in"):
+        refuse(pen, photos)
+
+
+def test_pictures_of_many_kinds_are_not_taken_for_marked(pen, pictures):
+    logits = torch.from_numpy(pen.decode(pictures, search=False).logits.copy())
+    share = (above_noise(logits) > EVEN).double().mean()
+    assert share < SHARE / 4
+
+
+def test_broken_images_do_not_count(pen, photos):
+    for i in range(10):
+        (photos / f"{i}.png").write_bytes((photos / f"{i}.png").read_bytes()[:70])
+    refuse(pen, photos)
