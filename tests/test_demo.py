@@ -297,9 +297,12 @@ def test_demo_from_end_to_end(
     rows = {line.split("  ")[0]: line for line in printed.splitlines()}
     for title in ("a key never issued", "training data", "synthetic pictures"):
         assert re.search(r" ok +nobody +16 of 16 +nobody ", rows[title])
+    for title in ("marked data set, PNG files", "marked data set, JPEG 90"):
+        assert re.search(r" ok +data-set +16 of 16 +data-set ", rows[title])
+    assert re.search(r" ok +nobody +16 of 16 +nobody ", rows["the same, not marked"])
     assert (out / "report.html").stat().st_size > 100_000
-    assert len(list(out.rglob("*.png"))) == 6 * demo.IMAGES + 1
-    assert len(list(out.rglob("*.jpg"))) == 3 * demo.IMAGES
+    assert len(list(out.rglob("*.png"))) == 8 * demo.IMAGES + 1
+    assert len(list(out.rglob("*.jpg"))) == 4 * demo.IMAGES
     assert len(scalefp.Registry(out / "keys.db").list()) == 3
 
 

@@ -31,9 +31,11 @@ import scalefp
 from folder import HOLDERS, claim, save_images, save_jpegs
 from pictures import save_sheet
 from report import save_report
+from scalefp.artificial.embed import embed
 from scalefp.config import TrainConfig, conf_dir
 from scalefp.images import to_float, to_pil, to_tensor
 from scalefp.metrics import psnr
+from scalefp.release import load_marker, load_model
 from scalefp.source import Source, resolve_source
 from scalefp.train import train
 from verdicts import (
@@ -53,6 +55,8 @@ JPEG_QUALITY = 90
 FPR = 1e-6
 ONNX_TOLERANCE = 1e-4  # of pixels in [-1, 1]; half a step of 8 bits is 4e-3
 DATA = "emoji64"
+MARKED = "data-set"  # holder of the key that marks a data set
+MARK_NOTE = "Images of a data set, marked by `scalefp artificial embed` for whoever trains on them."
 
 
 def say(message: str) -> None:
@@ -160,10 +164,11 @@ def train_tiny(folder: Path, total_images: int | None) -> Training:
 # All of it.
 
 
-def run(out: Path, release: str) -> Results:
+def run(out: Path, release: str, marker_release: str) -> Results:
     """Everything but training, report and table; the files that are made lie in ``out``."""
     begun = time.perf_counter()
-    model = scalefp.load(release)  # first: a wrong name must not cost the earlier results
+    # First: a wrong name must not cost the earlier results.
+    model, marker = load_model(release), load_marker(marker_release)
     claim(out)
 
     say(f"issuing {len(HOLDERS)} keys and making their instances")
@@ -173,10 +178,17 @@ def run(out: Path, release: str) -> Results:
 
     groups: list[Group] = []
 
-    def judge(title: str, files: Sequence[Path], expected: str | None, note: str = "") -> None:
+    def judge(
+        title: str,
+        files: Sequence[Path],
+        expected: str | None,
+        note: str = "",
+        by: scalefp.Model | scalefp.Marker = model,
+        known: scalefp.Registry = registry,
+    ) -> None:
         groups.append(
             judge_files(
-                title, files, expected=expected, model=model, registry=registry, fpr=FPR, note=note
+                title, files, expected=expected, model=by, registry=known, fpr=FPR, note=note
             )
         )
 
@@ -219,6 +231,17 @@ def run(out: Path, release: str) -> Results:
         None,
         "Colours, gradients, stripes and noise.",
     )
+
+    say("marking a data set, and reading the mark")
+    marks = scalefp.Registry(out / "marks.db")
+    clean = save_images(out / "images" / "unmarked-set", data_images())
+    target = out / "images" / MARKED
+    embed(marker, clean[0].parent, target, marks.issue(MARKED, model=marker), progress=False)
+    marked = [target / file.name for file in clean]
+    copies = save_jpegs(out / "images" / f"{MARKED}-jpeg", marked, JPEG_QUALITY)
+    judge("marked data set, PNG files", marked, MARKED, MARK_NOTE, marker, marks)
+    judge(f"marked data set, JPEG {JPEG_QUALITY}", copies, MARKED, MARK_NOTE, marker, marks)
+    judge("the same, not marked", clean, None, "Read by the same decoder.", marker, marks)
     return Results(
         release=release,
         model=model,
@@ -262,12 +285,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Issue, instantiate, sample, read, attribute.")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write")
     parser.add_argument("--model", default="emoji", help="bundled name or release file")
+    parser.add_argument("--marker", default="artificial-emoji", help="release that marks data sets")
     parser.add_argument(
         "--train-images", type=int, help="length of the tiny training in images, 0 for none"
     )
     options = parser.parse_args(arguments)
     try:
-        results = run(options.out, options.model)
+        results = run(options.out, options.model, options.marker)
         save_sheet(options.out / "sheet.png", results)
         save_report(options.out / "report.html", results)
         print(table(results), flush=True)

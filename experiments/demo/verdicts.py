@@ -97,7 +97,7 @@ def judge_files(
     files: Sequence[Path],
     *,
     expected: str | None,
-    model: scalefp.Model,
+    model: scalefp.Model | scalefp.Marker,
     registry: scalefp.Registry,
     fpr: float,
     note: str = "",
