@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from scalefp.artificial.marker import Marker
 from scalefp.attribution import Reading
 from scalefp.model import Model
 from scalefp.service.network import BATCH, Network
@@ -50,6 +51,15 @@ def test_what_waits_is_decoded_in_one_batch(network: Network) -> None:
         alone = network.model.decode(torch.from_numpy(pixels(seed, size)))
         assert len(reading) == size and reading.model_digest == network.model.digest
         assert np.allclose(reading.logits, alone.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_marker_reads_as_well(marker: Marker) -> None:
+    network = Network(marker)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    reading = network.submit(images).result(timeout=60)
+    network.close()
+    assert reading.model_digest == marker.digest
+    assert np.array_equal(reading.logits, marker.decode(torch.from_numpy(images)).logits)
 
 
 def test_batches_are_bounded(network: Network) -> None:
