@@ -1,0 +1,68 @@
+"""scalefp's own generator and discriminator, trained without keys (``fingerprint: false``)."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from generators.learner import CPU
+from scalefp.config import (
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from scalefp.data import ImageSet
+from scalefp.distributed import World, pick_precision
+from scalefp.schedule import Progress
+from scalefp.step import step
+from scalefp.training_state import TrainingState
+
+
+class Ours:
+    """See :class:`generators.learner.Learner`."""
+
+    batch: ClassVar[int] = 32
+
+    def __init__(self, data: ImageSet, total: int, seed: int) -> None:
+        self.data = data
+        self.config = TrainConfig(
+            seed=seed,
+            fingerprint=False,
+            # The decoder that belongs to every model, here without use, is kept small.
+            model=ModelConfig(
+                resolution=data.resolution, channel_base=1024, channel_max=64, embedding_width=8,
+                decoder_base=32, decoder_max=8, decoder_carriers=False,
+            ),
+            loss=LossConfig(r1=3),
+            schedule=ScheduleConfig(total_images=total, decay_images=total // 4),
+            optimizer=OptimizerConfig(batch=self.batch, ema_images=total / 40),
+        )  # fmt: skip
+        self.config.check()
+        self.state = TrainingState.build(self.config, CPU)
+        self.precision = pick_precision(RunConfig(), CPU)
+
+    def step(self, seen: int) -> dict[str, float]:
+        self.state.progress.images = seen
+        return step(self.config, self.state, self.data, World(0, 1, CPU), self.precision)
+
+    @torch.inference_mode()
+    def sample(self, count: int, seed: int) -> Tensor:
+        draw, model = torch.Generator().manual_seed(seed), self.config.model
+        generator = self.state.average_generator
+        embedding = torch.zeros(1, model.embedding_width)  # of no key
+        latents = torch.randn(count, model.latent_dim, generator=draw).split(self.batch)
+        return torch.cat([generator.synthesize(z, embedding.expand(len(z), -1)) for z in latents])
+
+    def _parts(self) -> dict[str, Any]:
+        return {n: part for n, part in vars(self.state).items() if not isinstance(part, Progress)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])

@@ -1,0 +1,268 @@
+"""Are marked images told from others, and led back to the right one of 1, 10 or 100 keys?
+
+For each number of keys a registry is made and one set of images is marked for each holder. Every
+image is judged by itself by :func:`scalefp.attribute`: the named holder, or nobody. Closed world:
+images of these keys (detection: and clean ones). Open world: also images that are marked by keys
+which were never issued, and clean ones; the right answer for those is nobody.
+
+    python experiments/artificial-fingerprints/many_keys.py --marker artificial-emoji --data emoji64
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from adversary import wilson
+from record import load_results, made, making, table, write_results
+from scalefp.artificial.marker import Marker
+from scalefp.attribution import attribute_each
+from scalefp.audit import ISSUE, Event
+from scalefp.data import ImageSet
+from scalefp.errors import UserError
+from scalefp.images import to_pil
+from scalefp.key import Key
+from scalefp.perturb import PERTURBATIONS
+from scalefp.reading import Reading
+from scalefp.registry import Registry
+from scalefp.release import load_marker
+
+KEYS = (1, 10, 100)
+FPR = 1e-6
+# Yu et al. 2021, as the paper of 2022 measured it: closed and open world at 1, 10, 100 generators.
+PUBLISHED = {1: ("1.000", "1.000"), 10: ("1.000", "1.000"), 100: ("N/A", "N/A")}
+NOBODY = ""
+
+
+def issue(folder: Path, keys: Sequence[Key], marker: Marker) -> Registry:
+    """A registry in which holder ``i`` has key i."""
+    registry = Registry(folder / f"{len(keys)}.db")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    events = [Event(now, ISSUE, f"holder {i}", key) for i, key in enumerate(keys)]
+    registry.add_history(events, model_digest=marker.digest, n_bits=marker.config.n_bits)
+    return registry
+
+
+def named(reading: Reading, registry: Registry) -> list[str]:
+    """Who is named for each image; nobody, if it is not exactly one."""
+    answers = attribute_each(list(reading), registry, FPR)
+    return [answer[0].holder if len(answer) == 1 else NOBODY for answer in answers]
+
+
+def share(right: Sequence[bool]) -> dict[str, Any]:
+    """Accuracy of equally weighted answers."""
+    count = int(sum(right))
+    interval = wilson(count, len(right))
+    return {"images": len(right), "accuracy": count / len(right), "ci95": interval}
+
+
+def figures(
+    own: Sequence[str], truth: Sequence[str], clean: Sequence[str], stranger: Sequence[str]
+) -> dict[str, Any]:
+    """Accuracies in both worlds from what was named.
+
+    Args:
+        own, truth: for images of issued keys: who was named, and whose they are.
+        clean, stranger: who was named for clean images and for those of keys never issued.
+    """
+    n = min(len(own), len(clean), len(stranger))  # as many of each kind
+    found = [who == whose for who, whose in zip(own, truth, strict=True)]
+    seen = [who != NOBODY for who in own]
+    silent = [who == NOBODY for who in clean]
+    strangers = [who == NOBODY for who in stranger]
+    return {
+        "detection": {
+            "closed": share(seen[:n] + silent[:n]),
+            # In the open world a mark that nobody was issued is nobody's.
+            "open": share(seen[:n] + silent[: n // 2] + strangers[: n // 2]),
+        },
+        "attribution": {
+            "closed": share(found),
+            "open": share(found[:n] + silent[: n // 2] + strangers[: n // 2]),
+        },
+        "wrongly_named": sum(
+            who not in (NOBODY, whose) for who, whose in zip(own, truth, strict=True)
+        )
+        + sum(who != NOBODY for who in [*clean, *stranger]),
+    }
+
+
+class Sources:
+    """Images of three kinds, as files: of keys, clean, and of other keys."""
+
+    def __init__(self, marker: Marker, options: argparse.Namespace) -> None:
+        self.marker, self.options = marker, options
+        pixels = ImageSet(options.data, marker.config.resolution).pixels
+        order = np.random.default_rng([options.seed, 1]).permutation(len(pixels))
+        self.pixels = torch.from_numpy(pixels[order])
+        if len(self.pixels) < 3 * KEYS[-1]:
+            raise UserError(f"{options.data} has fewer than {3 * KEYS[-1]} images: give more")
+
+    def read(self, images: torch.Tensor, bits: NDArray[np.uint8] | None, title: str) -> Reading:
+        """Readings of images [b, 3, R, R], marked by the keys [b, n] first, after the change."""
+        if bits is not None:
+            images = self.marker.mark(images, torch.from_numpy(bits), psnr=self.options.psnr)
+        files: list[Image.Image] = to_pil(images)
+        if self.options.perturbation is not None:
+            name, strength = self.options.perturbation
+            draw = np.random.default_rng([self.options.seed, 2])
+            entry = PERTURBATIONS[name]
+            files = [entry.apply(file, float(strength), draw) for file in tqdm(files, title)]
+        return self.marker.decode(files, search=self.options.search)
+
+    def split(self, count: int) -> list[torch.Tensor]:
+        """So many images of each kind, no image twice."""
+        count = min(count, len(self.pixels) // 3)
+        return list(self.pixels[: 3 * count].split(count))
+
+
+def measure(marker: Marker, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each number of keys."""
+    sources, n_bits = Sources(marker, options), marker.config.n_bits
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in tqdm(KEYS, "keys", unit="registry"):
+            draw = np.random.default_rng([options.seed, 3, count])
+            bits = draw.integers(0, 2, (count, n_bits), dtype=np.uint8)
+            registry = issue(Path(folder), [Key.from_bits(row) for row in bits], marker)
+            to_mark, clean, strange = sources.split(max(options.images, count * options.per_key))
+            whose = np.arange(len(to_mark)) % count
+            others = draw.integers(0, 2, (len(strange), n_bits), dtype=np.uint8)
+            own = sources.read(to_mark, bits[whose], f"{count} keys")
+            row = figures(
+                named(own, registry),
+                [f"holder {i}" for i in whose],
+                named(sources.read(clean, None, "clean"), registry),
+                named(sources.read(strange, others, "other keys"), registry),
+            )
+            right = (own.bits == bits[whose]).mean()
+            rows.append({"keys": count, "bit_accuracy": float(right), **row})
+    return rows
+
+
+def measure_generators(marker: Marker, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The same for samples of generators, each trained on data marked by a key of its own."""
+    if not options.samples:
+        return None
+    n_bits, resolution = marker.config.n_bits, marker.config.resolution
+    keys, images = [], []
+    for pair in options.samples:
+        digits, _, source = pair.partition("=")
+        keys.append(Key.from_hex(digits, n_bits))
+        images.append(torch.from_numpy(ImageSet(source, resolution).pixels[: options.images]))
+    clean = torch.from_numpy(ImageSet(options.clean_samples, resolution).pixels[: options.images])
+    with tempfile.TemporaryDirectory() as folder:
+        registry = issue(Path(folder), keys, marker)
+        readings = [marker.decode(some, search=options.search) for some in images]
+        own = [who for reading in readings for who in named(reading, registry)]
+        truth = [f"holder {i}" for i, reading in enumerate(readings) for _ in range(len(reading))]
+        silent = named(marker.decode(clean, search=options.search), registry)
+    rows = figures(own, truth, silent, silent)
+    return {"keys": len(keys), "images": len(own), "clean": len(clean), **rows}
+
+
+# The table.
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    low, high = found["ci95"]
+    return f"{found['accuracy']:.4f} ({low:.4f} - {high:.4f})"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    kinds = ((kind, world) for kind in ("detection", "attribution") for world in ("closed", "open"))
+    return [*(_cell(row[kind][world]) for kind, world in kinds), str(row["wrongly_named"])]
+
+
+def report(results: Mapping[str, Any]) -> str:
+    """All figures as one page."""
+    parts = [
+        "# Detection and attribution over 1, 10 and 100 keys",
+        f"Every image by itself, at fpr {FPR:g} among the issued keys. Published: attribution by "
+        "Yu et al. 2021, one generator for each key, as the paper of 2022 gives it. Intervals are "
+        "of 95% (Wilson).",
+    ]
+    head = ["keys", "images of each kind", "bit accuracy", "detection, closed", "detection, open"]
+    head += ["attribution, closed", "attribution, open", "named wrongly", "published closed / open"]
+    for name, figures in results.items():
+        after = " ".join(figures["perturbation"] or ["PNG files"])
+        rows = [
+            [
+                str(row["keys"]),
+                f"{row['attribution']['closed']['images']:,}",
+                f"{row['bit_accuracy']:.4f}",
+                *_cells(row),
+                " / ".join(PUBLISHED[row["keys"]]),
+            ]
+            for row in figures["rows"]
+        ]
+        parts += [
+            f"## `{name}`: {figures['n_bits']} bits, `{figures['data']}`, {after}",
+            f"Release `{figures['digest'][:16]}`; {made(figures)}",
+            table(head, rows),
+        ]
+        if (own := figures["generators"]) is not None:
+            parts += [
+                "Samples of generators, each trained on data marked by its own key, beside samples "
+                "of one trained on clean data (open world: as closed, with its samples):",
+                table(
+                    ["generators", "samples", *head[3:8]],
+                    [[str(own["keys"]), f"{own['images']:,}", *_cells(own)]],
+                ),
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Measure one marker, and write results and table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--marker", required=True, help="bundled name or path of a marker")
+    parser.add_argument("--name", help="of the marker in the results (default: as the file)")
+    parser.add_argument("--data", default="emoji64", help="bundled name, folder or zip")
+    parser.add_argument("--psnr", type=float, help="strength of the marks (default: as trained)")
+    parser.add_argument("--images", type=int, default=1000, help="of each kind, at least")
+    parser.add_argument("--per-key", type=int, default=10, help="images of each key, at least")
+    parser.add_argument(
+        "--perturbation", nargs=2, metavar=("NAME", "STRENGTH"), help="that all images meet"
+    )
+    parser.add_argument("--search", action="store_true", help="look for crops and turns, too")
+    parser.add_argument("--samples", nargs="*", metavar="KEY=ZIP", help="of generators, by key")
+    parser.add_argument("--clean-samples", help="of a generator trained on clean data")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "keys")
+    options = parser.parse_args()
+    options.name = options.name or Path(options.marker).stem
+    if options.samples and options.clean_samples is None:
+        parser.error("--samples needs --clean-samples beside it")
+    torch.set_num_threads(1)
+    started = time.process_time()
+    marker = load_marker(options.marker)
+    measured = {
+        "digest": marker.digest,
+        "n_bits": marker.config.n_bits,
+        "data": Path(options.data).name,
+        "perturbation": options.perturbation,
+        "psnr": options.psnr,
+        "fpr": FPR,
+        "seed": options.seed,
+        "rows": measure(marker, options),
+        "generators": measure_generators(marker, options),
+        **making(time.process_time() - started),
+    }
+    results = load_results(options.out) | {options.name: measured}
+    write_results(options.out, results, report(results))
+
+
+if __name__ == "__main__":
+    main()
