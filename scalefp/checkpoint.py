@@ -76,12 +76,13 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
         UserError: missing, truncated, foreign, of another kind or of another version.
     """
     path = Path(path)
+    a_kind = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     if not path.is_file():
         raise UserError(f"there is no {kind} file {path}")
     with path.open("rb") as file:
         if file.read(4) == b"PK\x03\x04":
             raise UserError(
-                f"{path} is a zip or a training checkpoint, not a {kind}: "
+                f"{path} is a zip or a training checkpoint, not {a_kind}: "
                 "a training run writes its release to release.safetensors in its run folder"
             )
     try:
@@ -93,9 +94,9 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a whole {kind} file (truncated or foreign)") from error
     if found is None:
-        raise UserError(f"{path} is not a {kind} of scalefp but a foreign safetensors file")
+        raise UserError(f"{path} is not {a_kind} of scalefp but a foreign safetensors file")
     if found != kind:
-        raise UserError(f"{path} is not a {kind} of scalefp but a file of kind {found!r}")
+        raise UserError(f"{path} is not {a_kind} of scalefp but a file of kind {found!r}")
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {version}, and this scalefp reads version {FORMAT_VERSION}"
