@@ -1,6 +1,6 @@
 """What a mark looks like: images clean, marked, and the residual times ten around grey.
 
-python experiments/artificial-fingerprints/marked_pictures.py --marker artificial-emoji --data emoji64
+python experiments/artificial-fingerprints/marked_pictures.py --marker artificial-emoji
 """
 
 import argparse
