@@ -147,7 +147,8 @@ def plot(results: Sequence[Result], path: Path) -> None:
         axis.set_xticks(sizes, POOLS)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("bit accuracy")
-    axes[0][-1].legend(fontsize=7)
+    lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
+    axes[0][-1].legend(lines.values(), lines.keys(), fontsize=7)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     pyplot.close(figure)
