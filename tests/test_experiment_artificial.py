@@ -21,10 +21,7 @@ import robustness
 import secrecy
 import secrecy_report
 import stego
-from adversary import accuracy_figures, ranked, wilson
-from detector_linear import rich_features
-from detector_network import high_pass_filters
-from examples import Examples
+from adversary import Examples, accuracy_figures, high_pass_filters, ranked, rich_features, wilson
 from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder
 from scalefp.artificial.marker import save_marker

@@ -5,7 +5,7 @@ T="scalefp artificial train model.resolution=32 schedule.total_images=30000
 $T marker=small name=ablation/all
 $T marker=published name=ablation/published
 $T marker=small fitted_start=false name=ablation/no-fitted-start
-$T marker=small perturb=none transplant=0 name=ablation/no-perturbation
+$T marker=small transplant=0 name=ablation/no-transplant
 $T marker=small loss.visibility=1 name=ablation/visibility
 python experiments/artificial-fingerprints/ablation.py runs/ablation
 """

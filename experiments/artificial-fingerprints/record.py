@@ -33,7 +33,7 @@ def made(figures: Mapping[str, Any]) -> str:
     """How figures with :func:`making` came about, for the head of a table."""
     return (
         f"seed {figures['seed']}; {figures['date']}; {figures['hardware']}; "
-        f"{figures['cpu_seconds']:,} s of processor time in the last run; `{figures['command']}`."
+        f"{figures['cpu_seconds']:,} s of processor time; `{figures['command']}`."
     )
 
 

@@ -28,8 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from adversary import DETECTORS, GROUP, accuracy_figures, train
-from examples import Detector, Examples
+from adversary import DETECTORS, GROUP, Detector, Examples, accuracy_figures, train
 from record import load_results, making, write_results
 from scalefp.artificial.marker import Marker
 from scalefp.data import ImageSet
