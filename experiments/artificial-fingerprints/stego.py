@@ -11,6 +11,7 @@ import importlib.util
 import shutil
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -82,7 +83,7 @@ def unpack(message: bytes, n_bits: int) -> Found:
 # Programs.
 
 
-class Program:
+class Program(ABC):
     """A command-line program that writes a message file into a JPEG file and back."""
 
     lossy = True
@@ -96,11 +97,13 @@ class Program:
 
     name = ""
 
+    @abstractmethod
     def _embed(self, cover: Path, message: Path, out: Path) -> list[str]:
-        raise NotImplementedError
+        """The command that writes ``message`` into a copy of ``cover``."""
 
+    @abstractmethod
     def _extract(self, file: Path, out: Path) -> list[str]:
-        raise NotImplementedError
+        """The command that writes the message of ``file`` into ``out``."""
 
     @staticmethod
     def _run(command: list[str], out: Path) -> bytes | None:
