@@ -82,6 +82,11 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def close(self) -> None:
+        """Undo :func:`join`."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
 
 def join(device: torch.device) -> World:
     """Join the training that ``torchrun`` started, or stand alone."""
@@ -93,9 +98,3 @@ def join(device: torch.device) -> World:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, device)
-
-
-def leave(world: World) -> None:
-    """Undo :func:`join`."""
-    if world.size > 1:
-        dist.destroy_process_group()

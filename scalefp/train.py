@@ -3,37 +3,29 @@
 Progress counts images. What one step does is in step.py.
 """
 
-import json
-import math
 import os
-import signal
-import sys
 import time
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 
 import hydra
-import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from scalefp import perturb
 from scalefp.config import TrainConfig, conf_dir
 from scalefp.data import ImageSet
-from scalefp.distributed import join, leave, pick_device, pick_precision
-from scalefp.errors import UserError
+from scalefp.distributed import join, pick_device, pick_precision
 from scalefp.generator import Generator
-from scalefp.images import grid, save_png, to_uint8
+from scalefp.images import to_uint8
 from scalefp.schedule import psnr
 from scalefp.step import step
-from scalefp.training_log import check_finite, open_tensorboard, trim_log
+from scalefp.training_log import TrainingLog, check_finite
+from scalefp.training_run import caught_signals, make_run_folder, run_training, stop
 from scalefp.training_state import TrainingState
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @torch.inference_mode()
@@ -72,11 +64,7 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
     device = pick_device(config.run)
     precision = pick_precision(config.run, device)
     torch.set_num_threads(config.run.threads)
-    run_dir = Path(run_dir)
-    try:
-        (run_dir / "grids").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write to run folder {run_dir}: {error.strerror}.") from error
+    run_dir = make_run_folder(run_dir)
     world = join(device)
     data = ImageSet(
         config.data.source,
@@ -95,43 +83,31 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
     if world.is_main and progress.images and not (run_dir / "release.safetensors").exists():
         state.save(run_dir, config)
 
-    # A signal lets the current step finish and be saved.
-    signals: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-
-    handlers = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
-    writer = None
-    if config.run.tensorboard and world.is_main:
-        writer = open_tensorboard(run_dir, progress.images)
-    bar = tqdm(
-        total=config.schedule.total_images, initial=progress.images, unit="img", desc="train",
-        disable=not world.is_main, mininterval=1,
-    )  # fmt: skip
-    batch = config.optimizer.batch
-    log = run_dir / "log.jsonl"
-    figures = trim_log(log, progress.images) if world.is_main else {}
-    recent: dict[str, list[float]] = {}  # each step's terms since the last line of the log
-    since = saved_at = time.monotonic()
-    try:
-        while progress.images < config.schedule.total_images:
+    total, batch = config.schedule.total_images, config.optimizer.batch
+    with (
+        closing(world),
+        caught_signals() as signals,
+        TrainingLog(
+            run_dir, progress.images, tensorboard=config.run.tensorboard, writes=world.is_main
+        ) as log,
+        tqdm(
+            total=total, initial=progress.images, unit="img", desc="train",
+            disable=not world.is_main, mininterval=1,
+        ) as bar,
+    ):  # fmt: skip
+        saved_at = time.monotonic()
+        while progress.images < total:
             terms = step(config, state, data, world, precision)
             check_finite(terms, progress.images)
+            log.add(terms, batch)
             progress.images += batch
-            for name, value in terms.items():
-                recent.setdefault(name, []).append(value)
             bar.update(batch)
 
             # Log.
-            finished = progress.images >= config.schedule.total_images
+            finished = progress.images >= total
             if (progress.images // batch) % config.run.log_steps == 0 or finished:
-                figures = {"images": progress.images, "n_active": progress.n_active}
-                figures |= {name: sum(values) / len(values) for name, values in recent.items()}
-                seconds, since = time.monotonic() - since, time.monotonic()
-                steps = len(recent["adversarial"])
-                figures["images_per_second"] = batch * steps / max(seconds, 1e-9)
-                recent = {}
+                figures = {"images": progress.images, "n_active": progress.n_active, **log.means()}
+                figures["images_per_second"] = log.images_per_second()
                 if config.fingerprint:
                     figures["psnr"] = psnr(figures["consistency"])
                     figures["consistency_weight"] = progress.consistency_weight
@@ -139,24 +115,14 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
                         f"bits {figures['bit_accuracy']:.3f} of {progress.n_active}, "
                         f"key hides at {figures['psnr']:.1f} dB"
                     )
-                if world.is_main:
-                    with log.open("a") as file:
-                        file.write(json.dumps(figures) + "\n")
-                if writer is not None:
-                    for name, value in figures.items():
-                        writer.add_scalar(name, value, progress.images)
+                log.write(figures)
 
             # Pictures.
             period = config.run.grid_images
             passed = progress.images // period > (progress.images - batch) // period
             if world.is_main and (passed or finished):
                 for name, pictures in picture_grids(state.average_generator).items():
-                    sheet = grid(pictures, columns=8)
-                    save_png(run_dir / "grids" / f"{name}-{progress.images:09d}.png", sheet)
-                    if writer is not None:
-                        writer.add_image(
-                            name, np.asarray(sheet), progress.images, dataformats="HWC"
-                        )
+                    log.show(name, pictures, progress.images)
 
             # Checkpoint.
             due = time.monotonic() - saved_at > 60 * config.run.checkpoint_minutes
@@ -168,21 +134,8 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
                 saved_at = time.monotonic()
             if stopping and not finished:
                 bar.close()
-                if world.is_main:
-                    print(
-                        f"Stopped and saved at {progress.images} images; "
-                        "the same command goes on from there.",
-                        file=sys.stderr,
-                    )
-                raise SystemExit(128 + (signals[0] if signals else signal.SIGTERM))
-    finally:
-        bar.close()
-        if writer is not None:
-            writer.close()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        leave(world)
-    return figures
+                stop(signals, progress.images, quiet=not world.is_main)
+    return log.figures
 
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -191,17 +144,7 @@ ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
 def main(options: DictConfig) -> float:
     """Hydra entry point; returns the bit accuracy, for sweepers."""
-    config = OmegaConf.to_object(options)
-    assert isinstance(config, TrainConfig)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        figures = train(config, run_dir)
-    except UserError as error:
-        print(f"scalefp: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(run_dir / "release.safetensors")
-    return figures.get("bit_accuracy", math.nan)
+    return run_training(train, options)
 
 
 if __name__ == "__main__":

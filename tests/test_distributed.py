@@ -12,7 +12,7 @@ from torch import nn
 
 import scalefp
 from scalefp.config import RunConfig
-from scalefp.distributed import World, join, leave, pick_device, pick_precision
+from scalefp.distributed import World, join, pick_device, pick_precision
 from scalefp.errors import UserError
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def test_a_single_process_needs_no_process_group(monkeypatch):
     assert values.tolist() == [1, 2]
     assert world.any([True, False]) == [True, False]
     world.barrier()
-    leave(world)
+    world.close()
 
 
 def test_only_the_first_process_writes():
@@ -49,7 +49,7 @@ SCRIPT = """
 import pathlib
 import torch
 from torch import nn
-from scalefp.distributed import join, leave
+from scalefp.distributed import join
 
 world = join(torch.device("cpu"))
 assert world.size == 2 and world.is_main == (world.rank == 0)
@@ -73,7 +73,7 @@ assert all(p.grad is None for p in module.unused.parameters())
 assert world.average(torch.tensor([1.0 + world.rank, 5.0])).tolist() == [1.5, 5.0]
 assert world.any([world.rank == 1, False, True]) == [True, False, True]
 world.barrier()
-leave(world)
+world.close()
 (pathlib.Path(__file__).parent / f"agrees-{world.rank}").touch()  # prints may run into each other
 """
 
