@@ -7,6 +7,7 @@ Started by ``torchrun``; a single process needs nothing of this and every call i
 
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,13 @@ def pick_precision(run: ComputeConfig, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
     return torch.bfloat16 if run.precision == "bf16" else torch.float32
+
+
+def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Within this, networks compute in that precision; their weights stay float32."""
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, precision)
 
 
 @dataclass(frozen=True)

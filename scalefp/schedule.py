@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from scalefp.config import TrainConfig
+from scalefp.config import OptimizerConfig, TrainConfig
 
 SMOOTHING = 0.05  # weight of the newest step in the running means
 # Share of the excess of the consistency term, in powers of ten, by which its weight moves in a
@@ -106,7 +106,10 @@ def step_generator(seed: int, rank: int, images: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> 1))
 
 
-def learning_rate(config: TrainConfig, images: int) -> float:
-    """The configured rate, falling linearly to 0 over the last `schedule.decay_images`."""
-    left = config.schedule.total_images - images
-    return config.optimizer.learning_rate * min(1.0, left / max(1, config.schedule.decay_images))
+def learning_rate(options: OptimizerConfig, left: int, decay_images: int) -> float:
+    """The configured rate, falling linearly to 0 over the last `schedule.decay_images`.
+
+    Args:
+        left: images until the end of the training.
+    """
+    return options.learning_rate * min(1.0, left / max(1, decay_images))

@@ -4,9 +4,8 @@ All randomness comes from (seed, process, images seen), so that a run that was s
 if it had not been.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,11 +13,11 @@ from torch import Tensor
 from scalefp import losses, perturb
 from scalefp.config import TrainConfig
 from scalefp.data import ImageSet, sample_indices
-from scalefp.distributed import World
+from scalefp.distributed import World, computing_in
 from scalefp.geometry import compose, orientations, similarity
 from scalefp.images import to_float
 from scalefp.schedule import learning_rate, step_generator
-from scalefp.training_state import TrainingState
+from scalefp.training_state import TrainingState, follow
 
 FRAME_ERROR = 0.015  # of the frames at which training reads, in half images: half a decoder pixel
 
@@ -113,13 +112,11 @@ def step(
     share = options.batch // world.size  # images of this process
     draw = step_generator(config.seed, world.rank, progress.images)
     number = progress.images // options.batch
+    left = config.schedule.total_images - progress.images
     for optimizer in (state.reader_optimizer, state.discriminator_optimizer):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, progress.images)
-
-    def cast() -> Any:
-        mixed = precision != torch.float32
-        return torch.autocast(device.type, precision) if mixed else nullcontext()
+            group["lr"] = learning_rate(options, left, config.schedule.decay_images)
+    cast = partial(computing_in, precision, device)
 
     # Data, latents and keys: each latent under two keys, pairs side by side. Without keys the
     # networks are the same, but no bit is active and no latent comes twice.
@@ -229,16 +226,8 @@ def step(
         world.average_gradients(module)
     state.reader_optimizer.step()
 
-    # Averaged weights; early on the average is kept short.
-    half_life = min(options.ema_images, 0.05 * (progress.images + options.batch))
-    weight = 1 - 0.5 ** (options.batch / half_life)
-    with torch.no_grad():
-        for average, current in (
-            (state.average_generator, generator),
-            (state.average_decoder, decoder),
-        ):
-            weights = [parameter.detach() for parameter in current.parameters()]
-            torch._foreach_lerp_(list[Tensor](average.parameters()), weights, weight)
+    follow(state.average_generator, generator, options, progress.images + options.batch)
+    follow(state.average_decoder, decoder, options, progress.images + options.batch)
 
     means = world.average(torch.stack(list(terms.values())))
     values = dict(zip(terms, means.tolist(), strict=True))

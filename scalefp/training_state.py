@@ -3,13 +3,13 @@
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scalefp.checkpoint import load_state, load_strictly, save_state
-from scalefp.config import TrainConfig, flat_options
+from scalefp.config import OptimizerConfig, TrainConfig, flat_options
 from scalefp.decoder import Decoder
 from scalefp.discriminator import Discriminator
 from scalefp.errors import UserError
@@ -17,44 +17,44 @@ from scalefp.generator import Generator
 from scalefp.model import save_release
 from scalefp.schedule import Progress
 
-P = TypeVar("P")
-
 # What a resumed run may change: nothing here alters what was learned so far.
 FREE_OPTIONS = ("name", "run.", "schedule.total_images")
 
 
-def save_parts(
-    path: Path, progress: dict[str, Any], parts: dict[str, Any], options: dict[str, Any]
-) -> None:
-    """Write networks and optimizers by name, with how far they are and what they were made by."""
-    states = {name: part.state_dict() for name, part in parts.items()}
+class State(Protocol):
+    """A dataclass of networks and optimizers, by the names they are saved under, and a progress."""
+
+    progress: Any  # a dataclass with the number of `images` seen
+
+
+def parts_of(state: State) -> dict[str, Any]:
+    """Networks and optimizers by name."""
+    return {name: part for name, part in vars(state).items() if name != "progress"}
+
+
+def save_training(path: Path, state: State, options: dict[str, Any]) -> None:
+    """Write a training: its networks and optimizers, how far they are, what they were made by."""
+    parts = {name: part.state_dict() for name, part in parts_of(state).items()}
+    progress = dataclasses.asdict(state.progress)
     about = {"images": progress["images"], "progress": progress, "config": options}
-    save_state(path, {**about, **states})
+    save_state(path, {**about, **parts})
 
 
-def restore_parts(
-    path: Path,
-    parts: dict[str, Any],
-    options: dict[str, Any],
-    progress_type: type[P],
-    binding: str = "",
-) -> P:
-    """Read a file of :func:`save_parts` into the networks and optimizers of a training.
+def restore_training(
+    path: Path, state: State, options: dict[str, Any], *, binding: str = ""
+) -> None:
+    """Go on from a file of :func:`save_training`.
 
     Args:
-        progress_type: dataclass of the progress.
         binding: only options whose names begin so have to be what they were; "" = all but
             :data:`FREE_OPTIONS`.
-
-    Returns:
-        The progress.
 
     Raises:
         UserError: the file is damaged or missing, or belongs to a training with other options.
     """
     saved = load_state(path)
     try:
-        before, progress = saved["config"], progress_type(**saved["progress"])
+        before, progress = saved["config"], type(state.progress)(**saved["progress"])
         for name in sorted(before.keys() | options.keys()):
             bound = name.startswith(binding) and not name.startswith(FREE_OPTIONS)
             if bound and before.get(name) != options.get(name):
@@ -63,7 +63,7 @@ def restore_parts(
                     f"{options.get(name)}: "
                     + ("set it so" if binding else "choose another name= or remove that folder")
                 )
-        for name, part in parts.items():
+        for name, part in parts_of(state).items():
             if isinstance(part, nn.Module):
                 load_strictly(part, saved[name], path)
             else:
@@ -72,7 +72,29 @@ def restore_parts(
         raise UserError(
             f"{path} is not a whole training checkpoint: remove it to start anew"
         ) from error
-    return progress
+    state.progress = progress
+
+
+def adam(options: OptimizerConfig, *learners: nn.Module) -> torch.optim.Optimizer:
+    """Adam for all parameters of these networks."""
+    parameters = [parameter for learner in learners for parameter in learner.parameters()]
+    betas = (options.beta1, options.beta2)
+    return torch.optim.Adam(parameters, lr=options.learning_rate, betas=betas, fused=True)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, current: nn.Module, options: OptimizerConfig, images: int) -> None:
+    """Move averaged weights towards those that a step has changed.
+
+    Early on the average is kept short.
+
+    Args:
+        images: number seen, those of the step included.
+    """
+    half_life = min(options.ema_images, 0.05 * images)
+    weights = [parameter.detach() for parameter in current.parameters()]
+    share = 1 - 0.5 ** (options.batch / half_life)
+    torch._foreach_lerp_(list[Tensor](average.parameters()), weights, share)
 
 
 @dataclasses.dataclass
@@ -99,13 +121,6 @@ class TrainingState:
         for network in (generator, decoder, discriminator):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         generator.recompute_from = discriminator.recompute_from = config.run.recompute_from
-        options = config.optimizer
-
-        def adam(*learners: nn.Module) -> torch.optim.Optimizer:
-            parameters = [p for learner in learners for p in learner.parameters()]
-            betas = (options.beta1, options.beta2)
-            return torch.optim.Adam(parameters, lr=options.learning_rate, betas=betas, fused=True)
-
         return cls(
             progress=Progress.start(config),
             generator=generator,
@@ -113,17 +128,14 @@ class TrainingState:
             discriminator=discriminator,
             average_generator=copy.deepcopy(generator).requires_grad_(False),
             average_decoder=copy.deepcopy(decoder).requires_grad_(False),
-            reader_optimizer=adam(generator, decoder),
-            discriminator_optimizer=adam(discriminator),
+            reader_optimizer=adam(config.optimizer, generator, decoder),
+            discriminator_optimizer=adam(config.optimizer, discriminator),
         )
-
-    def _parts(self) -> dict[str, Any]:
-        return {name: part for name, part in vars(self).items() if name != "progress"}
 
     def save(self, run_dir: Path, config: TrainConfig) -> None:
         """Write ``state.pt`` and the release that the averaged networks make at this point."""
         options = flat_options(config)
-        save_parts(run_dir / "state.pt", dataclasses.asdict(self.progress), self._parts(), options)
+        save_training(run_dir / "state.pt", self, options)
         save_release(
             run_dir / "release.safetensors",
             config.model,
@@ -144,5 +156,4 @@ class TrainingState:
             if not config.start_from:
                 return
             path, binding = Path(config.start_from), "model."
-        options = flat_options(config)
-        self.progress = restore_parts(path, self._parts(), options, Progress, binding)
+        restore_training(path, self, flat_options(config), binding=binding)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scalefp.config import TrainConfig
+from scalefp.config import OptimizerConfig, TrainConfig
 from scalefp.schedule import Progress, learning_rate, psnr, step_generator
 
 
@@ -208,9 +208,8 @@ def test_other_weights_are_those_of_the_loss():
     ],
 )
 def test_learning_rate_falls_linearly_over_the_last_images(images, decay, share):
-    config = options(total_images=1000, decay_images=decay)
-    config.optimizer.learning_rate = 0.004
-    assert learning_rate(config, images) == pytest.approx(0.004 * share)
+    rate = learning_rate(OptimizerConfig(learning_rate=0.004), 1000 - images, decay)
+    assert rate == pytest.approx(0.004 * share)
 
 
 # Randomness.

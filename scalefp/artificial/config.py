@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from scalefp.config import DEVICES, PRECISIONS, ComputeConfig, DataConfig, flat_options
+from scalefp.config import (
+    DEVICES,
+    PRECISIONS,
+    ComputeConfig,
+    DataConfig,
+    OptimizerConfig,
+    flat_options,
+)
 from scalefp.errors import UserError
 
 DECODER_RESOLUTIONS = (16, 32, 64, 128, 256)
@@ -81,14 +88,10 @@ class MarkScheduleConfig:
 
 
 @dataclass
-class MarkOptimizerConfig:
-    """Adam for encoder and decoder."""
+class MarkOptimizerConfig(OptimizerConfig):
+    """As :class:`OptimizerConfig`, for encoder and decoder; `batch` counts images, each its key."""
 
-    batch: int = 32  # images per step
-    learning_rate: float = 0.002
-    beta1: float = 0.5
-    beta2: float = 0.99
-    ema_images: float = 5_000  # half-life of the averaged weights that are released
+    ema_images: float = 5_000
 
 
 @dataclass

@@ -1,7 +1,5 @@
 """The marker's named loss terms. Pure functions of tensors; nothing here calls backward."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,8 +85,3 @@ def terms(
     if located is not None:
         result["geometry"] = distance(located, frame).mean()
     return result
-
-
-def psnr(pixels: float) -> float:
-    """Peak signal-to-noise ratio in dB of the term ``pixels`` (images in [-1, 1], peak 2)."""
-    return 10 * math.log10(4 / max(pixels, 1e-10))

@@ -3,10 +3,8 @@
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from scalefp.artificial.config import MarkTrainConfig
 from scalefp.artificial.encoder import Encoder
@@ -16,7 +14,7 @@ from scalefp.config import flat_options
 from scalefp.data import ImageSet
 from scalefp.decoder import Decoder
 from scalefp.images import to_float
-from scalefp.training_state import restore_parts, save_parts
+from scalefp.training_state import adam, restore_training, save_training
 
 FITTED_IMAGES = 512  # to which a fitted start is fitted
 
@@ -81,40 +79,19 @@ class MarkState:
             start_fitted(encoder, decoder, to_float(data.batch(some)), draw)
         for network in (encoder, decoder):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        options = config.optimizer
-        optimizer = torch.optim.Adam(
-            [*encoder.parameters(), *decoder.parameters()],
-            lr=options.learning_rate,
-            betas=(options.beta1, options.beta2),
-            fused=True,
-        )
         return cls(
             progress=MarkProgress(),
             encoder=encoder,
             decoder=decoder,
             average_encoder=copy.deepcopy(encoder).requires_grad_(False),
             average_decoder=copy.deepcopy(decoder).requires_grad_(False),
-            optimizer=optimizer,
+            optimizer=adam(config.optimizer, encoder, decoder),
         )
-
-    def _parts(self) -> dict[str, Any]:
-        return {name: part for name, part in vars(self).items() if name != "progress"}
-
-    def average(self, weight: float) -> None:
-        """Move the averaged networks towards the current ones by a share of the difference."""
-        pairs: list[tuple[nn.Module, nn.Module]] = [
-            (self.average_encoder, self.encoder),
-            (self.average_decoder, self.decoder),
-        ]
-        with torch.no_grad():
-            for average, current in pairs:
-                weights = [parameter.detach() for parameter in current.parameters()]
-                torch._foreach_lerp_(list(average.parameters()), weights, weight)
 
     def save(self, run_dir: Path, config: MarkTrainConfig) -> None:
         """Write ``state.pt`` and the marker that the averaged networks make at this point."""
         options = flat_options(config)
-        save_parts(run_dir / "state.pt", dataclasses.asdict(self.progress), self._parts(), options)
+        save_training(run_dir / "state.pt", self, options)
         save_marker(
             run_dir / "release.safetensors",
             config.model,
@@ -131,5 +108,4 @@ class MarkState:
         """
         path = run_dir / "state.pt"
         if path.exists():
-            options = flat_options(config)
-            self.progress = restore_parts(path, self._parts(), options, MarkProgress)
+            restore_training(path, self, flat_options(config))

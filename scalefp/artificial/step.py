@@ -4,7 +4,7 @@ All randomness comes from (seed, images seen), so that a run that was stopped go
 not been.
 """
 
-from contextlib import nullcontext
+from functools import partial
 
 import torch
 
@@ -14,16 +14,12 @@ from scalefp.artificial.config import MarkTrainConfig
 from scalefp.artificial.encoder import mark
 from scalefp.artificial.state import MarkState
 from scalefp.data import ImageSet, sample_indices
+from scalefp.distributed import computing_in
 from scalefp.images import to_float
 from scalefp.losses import total
-from scalefp.schedule import step_generator
+from scalefp.schedule import learning_rate, step_generator
 from scalefp.step import Chance, reading_frame
-
-
-def learning_rate(config: MarkTrainConfig, images: int) -> float:
-    """The configured rate, falling linearly to 0 over the last `schedule.decay_images`."""
-    left = config.schedule.total_images - images
-    return config.optimizer.learning_rate * min(1.0, left / max(1, config.schedule.decay_images))
+from scalefp.training_state import follow
 
 
 def step(
@@ -38,10 +34,11 @@ def step(
     Returns:
         The unweighted loss terms and the bit accuracy.
     """
-    progress, batch = state.progress, config.optimizer.batch
+    progress, options, batch = state.progress, config.optimizer, config.optimizer.batch
     draw = step_generator(config.seed, 0, progress.images)
+    left = config.schedule.total_images - progress.images
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, progress.images)
+        group["lr"] = learning_rate(options, left, config.schedule.decay_images)
 
     images = to_float(data.batch(sample_indices(len(data), config.seed, progress.images, batch)))
     if config.data.flip:
@@ -51,11 +48,7 @@ def step(
     moved = torch.rand(batch, generator=draw) < config.transplant
     chance = Chance.draw(batch, draw)
     images = images.to(device)
-
-    def cast() -> torch.autocast | nullcontext[None]:
-        return (
-            torch.autocast(device.type, precision) if precision != torch.float32 else nullcontext()
-        )
+    cast = partial(computing_in, precision, device)
 
     with cast():
         residual = state.encoder(images, bits, psnr=progress.psnr(config))
@@ -77,9 +70,8 @@ def step(
     total(terms, progress.weights(config)).backward()
     state.optimizer.step()
 
-    # Averaged weights; early on the average is kept short.
-    half_life = min(config.optimizer.ema_images, 0.05 * (progress.images + batch))
-    state.average(1 - 0.5 ** (batch / half_life))
+    follow(state.average_encoder, state.encoder, options, progress.images + batch)
+    follow(state.average_decoder, state.decoder, options, progress.images + batch)
 
     values = {name: term.item() for name, term in terms.items()}
     values["bit_accuracy"] = ((logits > 0) == (bits > 0)).float().mean().item()

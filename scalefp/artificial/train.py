@@ -16,13 +16,13 @@ from tqdm import tqdm
 from scalefp import perturb
 from scalefp.artificial.config import MarkTrainConfig
 from scalefp.artificial.encoder import Encoder, mark
-from scalefp.artificial.losses import psnr
 from scalefp.artificial.state import MarkState
 from scalefp.artificial.step import step
 from scalefp.config import conf_dir
 from scalefp.data import ImageSet
 from scalefp.distributed import pick_device, pick_precision
 from scalefp.images import to_float, to_uint8
+from scalefp.schedule import psnr
 from scalefp.training_log import TrainingLog, check_finite
 from scalefp.training_run import caught_signals, make_run_folder, run_training, stop
 
