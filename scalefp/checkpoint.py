@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,16 @@ from scalefp.files import atomic_path
 
 FORMAT_VERSION = 1
 METADATA = "scalefp"  # the entry of a safetensors file's metadata that is ours
+
+
+class Checkable(Protocol):
+    """A dataclass of the sizes that a release's networks are built from."""
+
+    def check(self) -> None:
+        """Raise :class:`UserError` unless they can be built."""
+
+
+S = TypeVar("S", bound=Checkable)
 
 
 def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -102,6 +112,27 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
             f"{path} has format version {version}, and this scalefp reads version {FORMAT_VERSION}"
         )
     return tensors, about.get("header")
+
+
+def load_release(
+    path: str | Path, kind: str, sizes: type[S]
+) -> tuple[dict[str, Tensor], S, dict[str, Any]]:
+    """Read a file of :func:`save_tensors` whose header is ``{"model": sizes, "training": note}``.
+
+    Returns:
+        Tensors, sizes that can be built, and the note on the training.
+
+    Raises:
+        UserError: as :func:`load_tensors`, or a header of other content.
+    """
+    tensors, header = load_tensors(path, kind)
+    try:
+        config = sizes(**header["model"])
+        config.check()
+        training = header["training"]
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a whole {kind}: its header is damaged.") from error
+    return tensors, config, training
 
 
 def check_strictly(

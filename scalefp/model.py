@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from scalefp.checkpoint import load_strictly, load_tensors, save_tensors
+from scalefp.checkpoint import load_release, load_strictly, save_tensors
 from scalefp.config import ModelConfig
 from scalefp.decoder import Decoder
-from scalefp.errors import UserError
 from scalefp.export import Ports, export
 from scalefp.folding import Folding
 from scalefp.generator import Generator
@@ -79,10 +78,9 @@ def save_release(
     training: dict[str, Any],
 ) -> None:
     """Write a release file: both networks, sizes and a note on the training. Atomic."""
-    tensors = {f"generator.{name}": tensor for name, tensor in generator.state_dict().items()}
-    tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
+    networks = nn.ModuleDict({"generator": generator, "decoder": decoder})
     header = {"model": dataclasses.asdict(config), "training": training}
-    save_tensors(path, "release", tensors, header)
+    save_tensors(path, "release", networks.state_dict(), header)
 
 
 def read_release(path: Path) -> Model:
@@ -91,13 +89,7 @@ def read_release(path: Path) -> Model:
     Raises:
         UserError: missing, damaged, or of another kind.
     """
-    tensors, header = load_tensors(path, "release")
-    try:
-        config = ModelConfig(**header["model"])
-        config.check()
-        training = header["training"]
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a whole release: its header is damaged.") from error
+    tensors, config, training = load_release(path, "release", ModelConfig)
     generator, decoder = Generator(config), Decoder(config)
     load_strictly(nn.ModuleDict({"generator": generator, "decoder": decoder}), tensors, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -4,12 +4,12 @@ import copy
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scalefp.alignment import read
@@ -20,6 +20,7 @@ from scalefp.images import read_image, to_float, to_tensor
 from scalefp.layers import fold_gains_
 
 Images = Tensor | Image.Image | str | os.PathLike[str] | Sequence[Any]
+N = TypeVar("N", bound=nn.Module)
 
 
 class Sizes(Protocol):
@@ -41,6 +42,14 @@ def check_pixels(images: Tensor, resolution: int) -> None:
         )
     if not (images.is_floating_point() or images.dtype == torch.uint8):
         raise UserError(f"a tensor of images must be uint8 or floating, not {images.dtype}")
+
+
+def ready(network: N) -> N:
+    """A copy for use, which computes faster: what only matters in training is folded away."""
+    with torch.inference_mode(False):  # whoever asks first; it may be exported later
+        network = copy.deepcopy(network)
+        fold_gains_(network)
+    return network
 
 
 class Reader:
@@ -65,10 +74,7 @@ class Reader:
 
     @cached_property
     def _reader(self) -> Decoder:
-        with torch.inference_mode(False):  # whoever asks first; it may be exported later
-            reader = copy.deepcopy(self.decoder)
-            fold_gains_(reader)
-        return reader
+        return ready(self.decoder)
 
     @property
     def searches(self) -> bool:

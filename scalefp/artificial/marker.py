@@ -1,6 +1,5 @@
 """The marker in memory: encoder and decoder of one training, as their owner uses them."""
 
-import copy
 import dataclasses
 import hashlib
 from functools import cached_property
@@ -12,12 +11,11 @@ from torch import Tensor, nn
 
 from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder, mark
-from scalefp.checkpoint import load_strictly, load_tensors, save_tensors
+from scalefp.checkpoint import load_release, load_strictly, save_tensors
 from scalefp.decoder import Decoder
 from scalefp.errors import UserError
 from scalefp.images import to_float, to_uint8
-from scalefp.layers import fold_gains_
-from scalefp.reader import Reader, check_pixels
+from scalefp.reader import Reader, check_pixels, ready
 
 # Below the first a mark is a picture of its own, above the second it drowns in the rounding to 8
 # bits, which alone costs 59 dB.
@@ -49,10 +47,7 @@ class Marker(Reader):
 
     @cached_property
     def _writer(self) -> Encoder:
-        with torch.inference_mode(False):
-            writer = copy.deepcopy(self.encoder)
-            fold_gains_(writer)
-        return writer
+        return ready(self.encoder)
 
     def check_psnr(self, psnr: float | None) -> None:
         """Raise UserError unless images can be marked at this strength; None always can."""
@@ -115,8 +110,8 @@ def save_marker(
     Weights are kept in half precision, and computed with in single: a file of half the size whose
     readings are the same but for rounding.
     """
-    tensors = {f"encoder.{name}": tensor.half() for name, tensor in encoder.state_dict().items()}
-    tensors |= {f"decoder.{name}": tensor.half() for name, tensor in decoder.state_dict().items()}
+    networks = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+    tensors = {name: tensor.half() for name, tensor in networks.state_dict().items()}
     header = {"model": dataclasses.asdict(config), "training": training}
     save_tensors(path, "marker", tensors, header)
 
@@ -127,13 +122,7 @@ def read_marker(path: Path) -> Marker:
     Raises:
         UserError: missing, damaged, or of another kind.
     """
-    tensors, header = load_tensors(path, "marker")
-    try:
-        config = MarkConfig(**header["model"])
-        config.check()
-        training = header["training"]
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a whole marker: its header is damaged.") from error
+    tensors, config, training = load_release(path, "marker", MarkConfig)
     encoder, decoder = Encoder(config), Decoder(config)
     load_strictly(nn.ModuleDict({"encoder": encoder, "decoder": decoder}), tensors, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
