@@ -88,6 +88,19 @@ def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> 
     parser.set_defaults(list_name=name)
 
 
+def add_images(parser: Parser) -> None:
+    """The images that a command reads."""
+    add_list(parser, "images", "IMAGE", "+", "PNG, JPEG or WebP file, or a folder of such")
+
+
+def add_key_choice(parser: Parser) -> Any:
+    """Which key to use; returns the group, one of which must be given. See commands.chosen_key."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--key", metavar="HEX", help="key; with --registry it must be issued there")
+    which.add_argument("--holder", help="take the holder's active key from --registry")
+    return which
+
+
 def add_overrides(parser: Parser) -> None:
     """What a command takes that hands its arguments to Hydra."""
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")

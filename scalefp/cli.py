@@ -15,7 +15,8 @@ from scalefp import __version__, commands
 from scalefp.arguments import (
     Parser,
     add_command,
-    add_list,
+    add_images,
+    add_key_choice,
     add_options,
     add_overrides,
     count,
@@ -54,9 +55,7 @@ def add_instance_commands(to: Any) -> None:
         "--out a.safetensors",
     )  # fmt: skip
     add_options(instantiate, "model")
-    which = instantiate.add_mutually_exclusive_group(required=True)
-    which.add_argument("--key", metavar="HEX", help="key; with --registry it must be issued there")
-    which.add_argument("--holder", help="take the holder's active key from --registry")
+    add_key_choice(instantiate)
     instantiate.add_argument("--registry", help="an SQLite file or a database URL")
     instantiate.add_argument("--out", required=True, metavar="FILE", help="file to write")
     instantiate.add_argument(
@@ -75,13 +74,12 @@ def add_instance_commands(to: Any) -> None:
 
 
 def add_image_commands(to: Any) -> None:
-    images = "PNG, JPEG or WebP file, or a folder of such"
     decode = add_command(
         to, "decode", commands.run_decode, "read the key in each image",
         "scalefp decode --model emoji images/0000.png --json",
     )  # fmt: skip
     add_options(decode, "model")
-    add_list(decode, "images", "IMAGE", "+", images)
+    add_images(decode)
     attribute = add_command(
         to, "attribute", commands.run_attribute,
         "say whose instance made each image; exit code 1 if nobody's made any of them",
@@ -107,7 +105,7 @@ def add_image_commands(to: Any) -> None:
         "--fpr", type=probability, default=1e-6,
         help="accepted probability of naming anybody wrongly (default: 1e-6)",
     )  # fmt: skip
-    add_list(attribute, "images", "IMAGE", "+", images)
+    add_images(attribute)
 
     data = add_command(
         to, "data", None, "prepare training data", "scalefp data prepare --help"

@@ -4,6 +4,7 @@ The YAML files say only what differs from these defaults. ``check`` functions ra
 :class:`UserError` for combinations that cannot work, before anything is built.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,24 @@ from scalefp.errors import UserError
 RESOLUTIONS = (16, 32, 64, 128, 256)
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+
+
+def check_least(name: str, value: float, least: float) -> None:
+    """Raise :class:`UserError` naming an option that is too small."""
+    if value < least:
+        raise UserError(f"{name} must be at least {least}, not {value}.")
+
+
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Raise :class:`UserError` naming an option that lies outside a range."""
+    if not low <= value <= high:
+        raise UserError(f"{name} must lie between {low} and {high}, not {value}.")
+
+
+def check_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise :class:`UserError` naming an option that is none of those that exist."""
+    if value not in allowed:
+        raise UserError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}.")
 
 
 @dataclass
@@ -37,21 +56,11 @@ class ModelConfig:
 
     def check(self) -> None:
         """Raise :class:`UserError` unless the sizes can be built."""
-        if self.resolution not in RESOLUTIONS:
-            raise UserError(
-                f"model.resolution must be one of {', '.join(map(str, RESOLUTIONS))}, "
-                f"not {self.resolution}."
-            )
-        if not 8 <= self.n_bits <= 512:
-            raise UserError(f"model.n_bits must lie between 8 and 512, not {self.n_bits}.")
-        if self.decoder_resolution not in RESOLUTIONS:
-            raise UserError(
-                f"model.decoder_resolution must be one of {', '.join(map(str, RESOLUTIONS))}, "
-                f"not {self.decoder_resolution}."
-            )
+        check_one_of("model.resolution", self.resolution, RESOLUTIONS)
+        check_between("model.n_bits", self.n_bits, 8, 512)
+        check_one_of("model.decoder_resolution", self.decoder_resolution, RESOLUTIONS)
         for name in ("latent_dim", "channel_max", "embedding_width", "decoder_max"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} must be at least 1, not {getattr(self, name)}.")
+            check_least(f"model.{name}", getattr(self, name), 1)
         for name in ("channel_base", "decoder_base"):
             if getattr(self, name) < self.resolution:
                 raise UserError(
@@ -122,6 +131,15 @@ class OptimizerConfig:
     beta2: float = 0.99
     ema_images: float = 10_000  # half-life of the averaged weights that are released
 
+    def check(self, total_images: int) -> None:
+        """Raise :class:`UserError` unless so many images can be trained on."""
+        if self.ema_images <= 0:
+            raise UserError(f"optimizer.ema_images must be above 0, not {self.ema_images}.")
+        if total_images < self.batch:
+            raise UserError(
+                f"schedule.total_images ({total_images}) is less than one batch ({self.batch})."
+            )
+
 
 @dataclass
 class ComputeConfig:
@@ -135,6 +153,13 @@ class ComputeConfig:
     checkpoint_minutes: float = 5.0
     tensorboard: bool = True
 
+    def check(self) -> None:
+        """Raise :class:`UserError` for values that do not exist."""
+        for name in ("log_steps", "grid_images", "threads"):
+            check_least(f"run.{name}", getattr(self, name), 1)
+        check_one_of("run.precision", self.precision, PRECISIONS)
+        check_one_of("run.device", self.device, DEVICES)
+
 
 @dataclass
 class RunConfig(ComputeConfig):
@@ -146,6 +171,11 @@ class RunConfig(ComputeConfig):
     # Blocks of this resolution and up are computed again in the backward pass instead of kept.
     recompute_from: int = 0  # 0 = none
     compile: bool = False  # torch.compile for generator and decoder; meant for GPUs
+
+    def check(self) -> None:
+        super().check()
+        check_least("run.accumulate", self.accumulate, 1)
+        check_least("run.recompute_from", self.recompute_from, 0)
 
 
 @dataclass
@@ -171,17 +201,10 @@ class TrainConfig:
     def check(self, world_size: int = 1) -> None:
         """Raise :class:`UserError` for options that cannot work together."""
         self.model.check()
-        options = flat_options(self)
-        least = dict.fromkeys(("loss.r1_interval", "loss.path_length_interval"), 1)
-        least |= {"run.log_steps": 1, "run.grid_images": 1, "run.threads": 1, "seed": 0}
-        least |= {"run.accumulate": 1, "run.recompute_from": 0}
-        for name, value in least.items():
-            if options[name] < value:
-                raise UserError(f"{name} must be at least {value}, not {options[name]}.")
-        if self.optimizer.ema_images <= 0:
-            raise UserError(
-                f"optimizer.ema_images must be above 0, not {self.optimizer.ema_images}."
-            )
+        self.run.check()
+        check_least("loss.r1_interval", self.loss.r1_interval, 1)
+        check_least("loss.path_length_interval", self.loss.path_length_interval, 1)
+        check_least("seed", self.seed, 0)
         batch, share = self.optimizer.batch, 2 * world_size
         if batch < share or batch % share:
             raise UserError(
@@ -194,11 +217,7 @@ class TrainConfig:
                 f"with run.accumulate={self.run.accumulate} optimizer.batch must be a multiple of "
                 f"{unit} (16 images for each part on each of {world_size} processes), not {batch}."
             )
-        if self.schedule.total_images < batch:
-            raise UserError(
-                f"schedule.total_images ({self.schedule.total_images}) is less than one batch "
-                f"({batch})."
-            )
+        self.optimizer.check(self.schedule.total_images)
         if not 0 <= self.schedule.curriculum_bits <= self.model.n_bits:
             raise UserError(
                 f"schedule.curriculum_bits must lie between 0 and model.n_bits "
@@ -208,14 +227,6 @@ class TrainConfig:
             raise UserError(
                 "schedule.hide_psnr moves the consistency weight, so loss.consistency must be "
                 "above 0; set schedule.hide_psnr=0 to train without it."
-            )
-        if self.run.precision not in PRECISIONS:
-            raise UserError(
-                f"run.precision must be one of {', '.join(PRECISIONS)}, not {self.run.precision!r}."
-            )
-        if self.run.device not in DEVICES:
-            raise UserError(
-                f"run.device must be one of {', '.join(DEVICES)}, not {self.run.device!r}."
             )
 
 

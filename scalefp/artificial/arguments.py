@@ -5,7 +5,8 @@ from typing import Any
 from scalefp.arguments import (
     Parser,
     add_command,
-    add_list,
+    add_images,
+    add_key_choice,
     add_options,
     add_overrides,
     count,
@@ -36,7 +37,7 @@ def add_artificial_commands(to: Any) -> None:
         "scalefp artificial detect outputs/0000.png --json",
     )  # fmt: skip
     add_marker(detect)
-    add_list(detect, "images", "IMAGE", "+", "PNG, JPEG or WebP file, or a folder of such")
+    add_images(detect)
 
 
 def add_marker(parser: Parser) -> None:
@@ -57,9 +58,7 @@ def add_embed(actions: Any) -> None:
     embed.add_argument(
         "--data", required=True, metavar="SRC", help="folder, zip or bundled name (emoji64)"
     )
-    which = embed.add_mutually_exclusive_group(required=True)
-    which.add_argument("--key", metavar="HEX", help="key; with --registry it must be issued there")
-    which.add_argument("--holder", help="take the holder's active key from --registry")
+    which = add_key_choice(embed)
     which.add_argument("--per-image", action="store_true", help="a random key for each image")
     embed.add_argument("--registry", help="an SQLite file or a database URL")
     embed.add_argument(

@@ -3,16 +3,16 @@
 from dataclasses import dataclass, field
 
 from scalefp.config import (
-    DEVICES,
-    PRECISIONS,
+    RESOLUTIONS,
     ComputeConfig,
     DataConfig,
     OptimizerConfig,
-    flat_options,
+    check_between,
+    check_least,
+    check_one_of,
 )
 from scalefp.errors import UserError
 
-DECODER_RESOLUTIONS = (16, 32, 64, 128, 256)
 FITTED_CHANNELS = 24  # 12 planes of pixels and their negatives; see artificial/start.py
 
 
@@ -34,23 +34,16 @@ class MarkConfig:
 
     def check(self) -> None:
         """Raise :class:`UserError` unless the sizes can be built."""
-        if not 32 <= self.resolution <= 512:
-            raise UserError(f"model.resolution must lie between 32 and 512, not {self.resolution}.")
-        if not 8 <= self.n_bits <= 256:
-            raise UserError(f"model.n_bits must lie between 8 and 256, not {self.n_bits}.")
-        if self.decoder_resolution not in DECODER_RESOLUTIONS:
-            raise UserError(
-                f"model.decoder_resolution must be one of "
-                f"{', '.join(map(str, DECODER_RESOLUTIONS))}, not {self.decoder_resolution}."
-            )
+        check_between("model.resolution", self.resolution, 32, 512)
+        check_between("model.n_bits", self.n_bits, 8, 256)
+        check_one_of("model.decoder_resolution", self.decoder_resolution, RESOLUTIONS)
         if self.decoder_resolution > self.resolution:
             raise UserError(
                 f"model.decoder_resolution ({self.decoder_resolution}) must not exceed "
                 f"model.resolution ({self.resolution})."
             )
         for name in ("encoder_width", "decoder_max"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} must be at least 1, not {getattr(self, name)}.")
+            check_least(f"model.{name}", getattr(self, name), 1)
         if self.decoder_base < self.decoder_resolution:
             raise UserError(
                 f"model.decoder_base must be at least model.decoder_resolution "
@@ -118,25 +111,12 @@ class MarkTrainConfig:
     def check(self) -> None:
         """Raise :class:`UserError` for options that cannot work together."""
         self.model.check()
-        options = flat_options(self)
-        least = {"run.log_steps": 1, "run.grid_images": 1, "run.threads": 1, "seed": 0}
-        least |= {"optimizer.batch": 2}
-        for name, value in least.items():
-            if options[name] < value:
-                raise UserError(f"{name} must be at least {value}, not {options[name]}.")
-        if self.optimizer.ema_images <= 0:
-            raise UserError(
-                f"optimizer.ema_images must be above 0, not {self.optimizer.ema_images}."
-            )
-        if self.schedule.total_images < self.optimizer.batch:
-            raise UserError(
-                f"schedule.total_images ({self.schedule.total_images}) is less than one batch "
-                f"({self.optimizer.batch})."
-            )
-        if not 0 <= self.transplant <= 1:
-            raise UserError(f"transplant must lie between 0 and 1, not {self.transplant}.")
-        if not 0 <= self.severity <= 1:
-            raise UserError(f"severity must lie between 0 and 1, not {self.severity}.")
+        self.run.check()
+        check_least("seed", self.seed, 0)
+        check_least("optimizer.batch", self.optimizer.batch, 2)
+        self.optimizer.check(self.schedule.total_images)
+        check_between("transplant", self.transplant, 0, 1)
+        check_between("severity", self.severity, 0, 1)
         if self.fitted_start and not self.model.decoder_carriers:
             raise UserError(
                 "fitted_start needs model.decoder_carriers: turn that on, or set "
@@ -155,12 +135,4 @@ class MarkTrainConfig:
             raise UserError(
                 "nothing keeps the mark small: set model.psnr (the improved training) or "
                 "loss.pixels (the published one) above 0."
-            )
-        if self.run.precision not in PRECISIONS:
-            raise UserError(
-                f"run.precision must be one of {', '.join(PRECISIONS)}, not {self.run.precision!r}."
-            )
-        if self.run.device not in DEVICES:
-            raise UserError(
-                f"run.device must be one of {', '.join(DEVICES)}, not {self.run.device!r}."
             )
