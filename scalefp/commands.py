@@ -273,7 +273,7 @@ def run_attribute(args: argparse.Namespace) -> int:
 
 
 def run_prepare(args: argparse.Namespace) -> int:
-    from scalefp.data import prepare
+    from scalefp.prepare import prepare
 
     report = prepare(args.source, args.out, args.resolution, crop=args.crop, workers=args.workers)
     result = {

@@ -12,6 +12,7 @@ import scalefp.train  # noqa: F401  registers the schema
 from scalefp.config import RESOLUTIONS, ModelConfig, TrainConfig, conf_dir, flat_options
 from scalefp.errors import UserError
 from scalefp.perturb import check_names
+from trainings import change_options
 
 
 def compose(*overrides):
@@ -133,12 +134,7 @@ BAD = {
 
 def with_option(name, value):
     config = TrainConfig()
-    *path, last = name.split(".")
-    part = config
-    for step in path:
-        part = getattr(part, step)
-    assert hasattr(part, last), name
-    setattr(part, last, value)
+    change_options(config, {name: value})
     return config
 
 

@@ -39,6 +39,7 @@ from scalefp.release import load_model
 from scalefp.step import FRAME_ERROR, Chance, reading_frame
 from scalefp.train import train
 from scalefp.training_state import TrainingState
+from trainings import change_options, log_of
 
 BATCH = 8
 PERTURBED = {"crop": 0.3, "rotation": 0.3, "jpeg": 0.3, "resize": 0.3}
@@ -90,20 +91,8 @@ def options(source, *, steps=4, **changes):
             device="cpu", precision="fp32", log_steps=1, grid_images=10**6, tensorboard=False
         ),
     )  # fmt: skip
-    for name, value in changes.items():
-        *path, last = name.split("__")
-        part = config
-        for step in path:
-            part = getattr(part, step)
-        assert hasattr(part, last), name
-        setattr(part, last, value)
+    change_options(config, {name.replace("__", "."): value for name, value in changes.items()})
     return config
-
-
-def log_of(run_dir):
-    """Lines of the log without what depends on the clock."""
-    lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
 
 
 def assert_same(a, b, where="state"):

@@ -10,6 +10,7 @@ from scalefp.artificial.config import MarkTrainConfig
 from scalefp.config import conf_dir, flat_options
 from scalefp.errors import UserError
 from scalefp.perturb import check_names
+from trainings import change_options
 
 MARKERS = sorted(path.stem for path in (conf_dir() / "marker").glob("*.yaml"))
 
@@ -68,11 +69,7 @@ BAD = {
 def test_values_that_cannot_work_are_named(name, value):
     config = compose()
     config.check()
-    *path, last = name.split(".")
-    part = config
-    for step in path:
-        part = getattr(part, step)
-    setattr(part, last, value)
+    change_options(config, {name: value})
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
         config.check()
 

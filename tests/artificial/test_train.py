@@ -1,6 +1,5 @@
 """Training a marker: exact resume, signals, the second phase, and one that learns."""
 
-import json
 import os
 import signal
 
@@ -23,6 +22,7 @@ from scalefp.config import ComputeConfig, DataConfig
 from scalefp.errors import UserError
 from scalefp.images import save_png, to_pil
 from scalefp.release import load_marker
+from trainings import change_options, log_of
 
 BATCH = 8
 
@@ -58,20 +58,8 @@ def options(source, steps=8, **changes):
             device="cpu", precision="fp32", log_steps=1, grid_images=10**6, tensorboard=False
         ),
     )  # fmt: skip
-    for name, value in changes.items():
-        *path, last = name.split("__")
-        part = config
-        for step in path:
-            part = getattr(part, step)
-        assert hasattr(part, last), name
-        setattr(part, last, value)
+    change_options(config, {name.replace("__", "."): value for name, value in changes.items()})
     return config
-
-
-def log_of(run_dir):
-    """Lines of the log without what depends on the clock."""
-    lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
 
 
 def networks_of(run_dir):
