@@ -41,6 +41,14 @@ class PrepareReport:
     skipped: list[tuple[str, str]]  # (name, reason) of files that are no images or broken
 
 
+def check_place(out: Path, source: Path) -> None:
+    """Raise UserError unless ``out`` has a folder to be in, and that is not the data itself."""
+    if not out.parent.is_dir():
+        raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{out} lies inside the data {source}: choose another --out")
+
+
 def claim(partial: Path, settings: dict[str, object], *, private: bool = False) -> None:
     """Make the folder of unfinished work, or take up that of an earlier run with these settings.
 
@@ -107,10 +115,7 @@ def prepare(
     partial = out.with_name(out.name + ".partial")
     if out.exists():
         raise UserError(f"{out} exists already: remove it or choose another --out")
-    if not out.parent.is_dir():
-        raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
-    if out.resolve().is_relative_to(path.resolve()):
-        raise UserError(f"{out} lies inside the source {path}: choose another --out")
+    check_place(out, path)
 
     with Source(path) as entries:
         labels = entries.labels()

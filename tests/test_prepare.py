@@ -105,7 +105,7 @@ def test_prepare_refuses_before_it_works(tmp_path: Path) -> None:
     for out, message in (
         (tmp_path / "there.zip", "exists already"),
         (tmp_path / "none" / "out.zip", "does not exist: create it"),
-        (source / "out.zip", "inside the source"),
+        (source / "out.zip", "inside the data"),
     ):
         with pytest.raises(UserError, match=message):
             run_prepare(source, out)

@@ -8,6 +8,7 @@ from scalefp.artificial.marks import record_path
 from scalefp.data import for_each, report_skipped
 from scalefp.errors import UserError
 from scalefp.images import SUFFIXES
+from scalefp.prepare import check_place
 from scalefp.source import Source
 
 
@@ -37,10 +38,7 @@ def check_out(out: Path, source: Path, partial: Path) -> None:
         raise UserError(f"{out} is a file: choose a folder, or a name that ends in .zip")
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"folder {out} holds other files: choose an empty or a new one as --out")
-    if not out.parent.is_dir():
-        raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
-    if out.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{out} lies inside the data {source}: choose another --out")
+    check_place(out, source)
     marks = record_path(out)
     if marks.exists() and not partial.exists():
         raise UserError(
