@@ -12,16 +12,29 @@ import torch
 from torch import Tensor
 
 from scalefp.decoder import Decoder
-from scalefp.geometry import compose, inverse, orientations, similarity, warp
+from scalefp.geometry import (
+    compose,
+    distance,
+    inverse,
+    orientations,
+    similarity,
+    warp,
+)
 
 # Of evenness above that of noise, in standard deviations of noise. From SURE on a reading is
-# believed without looking further; from FOUND on another place is believed to be the right one if
-# it also reads more evenly by MARGIN: the best of some hundred wrong places often reaches 3.3.
-SURE, FOUND, MARGIN = 5.4, 3.7, 1.5
+# believed without looking further. Another place must read more evenly by MARGIN, and needs more
+# the less else speaks for it: NEAR where the localizer sees a changed picture in a usual place,
+# AROUND in an unusual one thereabouts, FOUND anywhere. The best of many wrong ones often reaches 3.
+SURE, MARGIN = 5.4, 1.5
+NEAR, AROUND, FOUND = 2.0, 3.2, 4.2
+# Distances of frames (geometry.distance), in half images.
+REACH = 0.2  # within this of the localizer's estimate a place is where the localizer sees it
+CHANGED = 0.07  # farther than this from the image as it is, the estimate says that it was changed
 # What people do to pictures, tried beside the localizer's estimate: crops about the middle, turns.
 SIDES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4)
 ANGLES = (-30, -26, -22, -18, -14, -10, -7, -4, 4, 7, 10, 14, 18, 22, 26, 30)
-STARTS = 4  # places refined for each image
+GRID = ((0.93, 1, 1.07), (-0.12, 0, 0.12))  # sides and shifts tried about the localizer's estimate
+STARTS = 2  # places refined of each of the three sets
 ROUNDS = 4  # of refinement, each with half the step of the one before
 STEP = 0.06  # of the first round, in half images
 
@@ -53,14 +66,30 @@ def usual_frames() -> Tensor:
     return torch.cat([crops, turns])
 
 
-def first_frames(decoder: Decoder, image: Tensor) -> Tensor:
-    """Frames [f, 2, 3] to try first for one image [3, R, R]: however it may have been turned, the
-    localizer's estimate for each of these, a second estimate on top, and what people usually do."""
+def grid_frames() -> Tensor:
+    """Frames [27, 2, 3] a little larger, smaller and to all sides."""
+    sides, shifts = (torch.tensor(values) for values in GRID)
+    side, x, y = torch.cartesian_prod(sides, shifts, shifts).unbind(1)
+    return similarity(side, torch.zeros_like(side), x, y)
+
+
+def first_frames(decoder: Decoder, image: Tensor) -> tuple[list[Tensor], bool]:
+    """Where one image [3, R, R] may have come from; whether the localizer thinks it was changed.
+
+    Tried are: however it may have been turned, the localizer's estimate for each of these, a second
+    estimate on top, and what people usually do. Three sets of frames [f, 2, 3]: those of them near
+    the estimate for the image as it is, a grid about this estimate, and the others.
+    """
     turned = orientations().to(image)
     images = image.expand(8, -1, -1, -1)
     once = compose(decoder.locate(warp(images, inverse(turned))), turned)
     twice = compose(decoder.locate(warp(images, inverse(once))), once)
-    return torch.cat([turned, once, twice, usual_frames().to(image)])
+    frames, estimate = torch.cat([turned, once, twice, usual_frames().to(image)]), once[:1]
+    near = distance(frames, estimate) <= REACH
+    grid = grid_frames().to(image)
+    around = compose(estimate.expand(len(grid), -1, -1), grid)
+    changed = bool(distance(estimate, turned[:1]) > CHANGED)
+    return [frames[near], around, frames[~near]], changed
 
 
 def neighbours(frame: Tensor, step: float) -> Tensor:
@@ -73,38 +102,49 @@ def neighbours(frame: Tensor, step: float) -> Tensor:
     return compose(frame.expand(8, -1, -1), similarity(sides, angles, x, y).to(frame))
 
 
-def find(decoder: Decoder, image: Tensor) -> Tensor:
-    """The frame [2, 3] at which one image [3, R, R] reads most evenly."""
+def find(decoder: Decoder, image: Tensor, sets: list[Tensor]) -> Tensor:
+    """Where one image [3, R, R] reads most evenly, starting from each set [f, 2, 3]: [s, 2, 3]."""
 
     def score(frames: Tensor) -> Tensor:
         return evenness(decoder.sketch(image.expand(len(frames), -1, -1, -1), frames))
 
-    frames = first_frames(decoder, image)
-    scores, best = score(frames).topk(STARTS)
-    frames = frames[best]
+    counts = [len(frames) for frames in sets]
+    best = [
+        scores.topk(min(STARTS, len(scores))) for scores in score(torch.cat(sets)).split(counts)
+    ]
+    scores = torch.cat([chosen.values for chosen in best])
+    frames = torch.cat([own[chosen.indices] for own, chosen in zip(sets, best, strict=True)])
     step = STEP
     for _ in range(ROUNDS):
         around = torch.stack([neighbours(frame, step) for frame in frames])
-        tried, place = score(around.flatten(0, 1)).unflatten(0, (STARTS, -1)).max(dim=1)
+        tried, place = score(around.flatten(0, 1)).unflatten(0, (len(frames), -1)).max(dim=1)
         better = tried > scores
-        frames = torch.where(better[:, None, None], around[torch.arange(STARTS), place], frames)
+        frames = torch.where(
+            better[:, None, None], around[torch.arange(len(frames)), place], frames
+        )
         scores = torch.where(better, tried, scores)
         step /= 2
-    return frames[scores.argmax()]
+    kept = [len(chosen.values) for chosen in best]
+    pairs = zip(frames.split(kept), scores.split(kept), strict=True)
+    return torch.stack([own[values.argmax()] for own, values in pairs])
 
 
 def read(decoder: Decoder, images: Tensor) -> Tensor:
     """Logits [b, n] of images [b, 3, R, R], each read where it came from.
 
     Images that read evenly as they are cost one pass of the decoder; each other one costs some
-    twenty to thirty. A decoder without localizer reads all as they are.
+    thirty to forty. A decoder without localizer reads all as they are.
     """
     logits = decoder(images)[0]
     if decoder.localizer is None:
         return logits
     for i in torch.nonzero(above_noise(logits) < SURE).flatten().tolist():
-        image = images[i : i + 1]
-        moved = decoder(image, find(decoder, image[0])[None])[0][0]
-        if above_noise(moved) > max(FOUND, float(above_noise(logits[i])) + MARGIN):
-            logits[i] = moved
+        sets, changed = first_frames(decoder, images[i])
+        frames = find(decoder, images[i], sets)
+        moved = decoder(images[i].expand(len(frames), -1, -1, -1), frames)[0]
+        needed = moved.new_tensor([NEAR, AROUND, FOUND] if changed else [FOUND] * 3)
+        needed = needed.clamp_min(float(above_noise(logits[i])) + MARGIN)
+        excess = above_noise(moved) - needed
+        if excess.max() > 0:
+            logits[i] = moved[excess.argmax()]
     return logits

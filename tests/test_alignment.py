@@ -92,12 +92,14 @@ def test_moved_images_are_put_back_and_read(patterns, decoder, change):
     assert accuracy(read(decoder, seen), bits) > 0.95
 
 
-def test_a_good_localizer_saves_what_trying_does_not_find(patterns):
+@pytest.mark.parametrize("off", [0, 0.12], ids=["exact", "aside"])
+def test_a_good_localizer_saves_what_trying_does_not_find(patterns, off):
     decoder = build(patterns)
     images, bits = marked(patterns)
     place = dict(side=0.7, angle=20, x=0.2, y=-0.2)
     seen = moved(images, **place)
     assert accuracy(read(decoder, seen), bits) < 0.9
+    place["x"] += off  # what the localizer answers
     frame = similarity(*(torch.tensor([float(value)]) for value in place.values()))[0]
     change = (frame - torch.eye(2, 3)).flatten()
     decoder.localizer.output.bias.copy_(change / decoder.localizer.output.bias_gain)
