@@ -163,16 +163,19 @@ class Tampered:
             **(self._distances(images) if self.extractor else {}),
         }
 
-    def attempt(self, attempt: Attempt) -> dict[str, Any]:
-        """Figures of one attempt of the table; each instance's neighbour is the other copy."""
+    def changed(self, attempt: Attempt) -> list[Instance]:
+        """The instances after one attempt of the table; each one's neighbour is the other copy."""
         seed = int(stream(self.config, f"tampering, {attempt.name}").integers(2**31))
         draw = torch.Generator().manual_seed(seed)
         copies = [self.samples.instance(k) for k in range(self.keys)]
-        changed = [
+        return [
             tamper([copies[k], copies[k - 1]], attempt.tampering, attempt.strength, draw)
             for k in range(self.keys)
         ]
-        return self.figures(attempt, changed)
+
+    def attempt(self, attempt: Attempt) -> dict[str, Any]:
+        """Figures of one attempt of the table."""
+        return self.figures(attempt, self.changed(attempt))
 
     def nothing(self) -> dict[str, Any]:
         """Figures of the untouched instances."""

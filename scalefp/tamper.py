@@ -1,22 +1,24 @@
-"""What a recipient may do to the weights of an instance: one table of model-level perturbations.
+"""What a recipient may do to the weights of a generator: one table of model-level perturbations.
 
 Strengths of noise and of step quantization are relative to each tensor's own standard deviation,
 since the tensors of an instance differ in scale by orders of magnitude; a noise of 0.1 means the
 same for all of them. Training on is in :mod:`scalefp.finetune`.
 
 An instance's tensors are weights, biases and offsets: constant maps that some layers add to their
-input.
+input. Other networks have no offsets; what they keep besides parameters is left as it is.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scalefp.errors import UserError
-from scalefp.instantiate import Instance
 
+Network = TypeVar("Network", bound=nn.Module)
 Weights = Mapping[str, Tensor]
 # (the copies at hand, of which the first is tampered with; strength; source of chance) -> weights
 # of the same names and shapes.
@@ -25,14 +27,14 @@ Operation = Callable[[Sequence[Weights], float, torch.Generator], Weights]
 
 @dataclass(frozen=True)
 class Tampering:
-    """One kind of change to an instance's weights.
+    """One kind of change to a generator's weights.
 
     Attributes:
         apply: the operation; its arguments are left as they are.
         unit: what the strength means, to label an axis.
         identity: the strength at which nothing changes, None where there is none.
         test_strengths: strengths evaluated, from the mildest on.
-        copies: instances of different keys that it needs.
+        copies: generators of different keys that it needs.
     """
 
     apply: Operation
@@ -83,7 +85,10 @@ def cast(dtype: torch.dtype) -> Operation:
 
 
 def prune(copies: Sequence[Weights], share: float, draw: torch.Generator) -> Weights:
-    """The smallest ``share`` of each weight tensor, by magnitude, is set to 0; the rest stays."""
+    """The smallest ``share`` of each weight tensor, by magnitude, is set to 0; the rest stays.
+
+    Gains of a normalization, which some networks name so, are vectors and stay, too.
+    """
 
     def pruned(tensor: Tensor) -> Tensor:
         count = round(share * tensor.numel())
@@ -93,7 +98,7 @@ def prune(copies: Sequence[Weights], share: float, draw: torch.Generator) -> Wei
         return tensor.where(tensor.abs() > limit, 0.0)
 
     return {
-        name: pruned(tensor) if name.endswith("weight") else tensor
+        name: pruned(tensor) if name.endswith("weight") and tensor.ndim > 1 else tensor
         for name, tensor in copies[0].items()
     }
 
@@ -132,12 +137,13 @@ TAMPERINGS: dict[str, Tampering] = {
 
 
 def tamper(
-    copies: Sequence[Instance], name: str, strength: float, generator: torch.Generator
-) -> Instance:
-    """A new instance: the first of ``copies`` after the tampering; the copies stay as they are.
+    copies: Sequence[Network], name: str, strength: float, generator: torch.Generator
+) -> Network:
+    """A new network: the first of ``copies`` after the tampering; the copies stay as they are.
 
     Args:
-        copies: instances of one release; only ``average`` looks at the second.
+        copies: instances of one release, or other networks of one shape; only ``average`` looks at
+            the second.
         name: an entry of ``TAMPERINGS``.
         strength: in the entry's unit.
         generator: CPU source of randomness.
@@ -149,8 +155,10 @@ def tamper(
         raise UserError(f"unknown tampering {name!r}; known are {', '.join(TAMPERINGS)}")
     entry = TAMPERINGS[name]
     if len(copies) < entry.copies:
-        raise UserError(f"{name} needs {entry.copies} instances, not {len(copies)}")
+        raise UserError(f"{name} needs {entry.copies} generators, not {len(copies)}")
     with torch.no_grad():
-        weights = [dict(copy.named_parameters()) for copy in copies]
-        changed = entry.apply(weights, strength, generator)
-        return Instance(copies[0].config, {n: t.detach().clone() for n, t in changed.items()})
+        changed = entry.apply([dict(x.named_parameters()) for x in copies], strength, generator)
+        result = copy.deepcopy(copies[0])
+        for weight_name, parameter in result.named_parameters():
+            parameter.copy_(changed[weight_name])
+    return result

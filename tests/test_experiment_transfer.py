@@ -25,7 +25,7 @@ import transfer
 import transfer_figures
 import transfer_report
 from generators.dcgan import Dcgan
-from generators.ours import Ours
+from generators.ours import Ours, OursWithMaps
 
 BATCH = 16
 LEARNERS = {"ours": (Ours, 40), "dcgan": (Dcgan, 80), "ddpm": (None, 40)}  # steps
@@ -75,6 +75,14 @@ def test_a_generator_learns_what_it_is_shown(make: Any, data: ImageSet) -> None:
     assert error() < 0.7 * before
 
 
+def test_maps_come_into_use_where_no_key_has_a_learned_embedding(data: ImageSet) -> None:
+    for kind, used in ((Ours, False), (OursWithMaps, True)):
+        learner = kind(data, 96, seed=0)
+        steps(learner, 0, 3)
+        embedding = learner.average.embedding(torch.zeros(1, 128), n_active=0)
+        assert bool((embedding != 0).any()) == used
+
+
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(make: Any) -> None:
     straight, _ = make(4)
     steps(straight, 0, 4)
@@ -121,7 +129,7 @@ def test_a_job_is_done_once(config: Any, tmp_path: Path, monkeypatch: pytest.Mon
     run_dir = tmp_path / "toy-dcgan-marked=True-seed=0"
     result = transfer.run(config, run_dir)
     assert {path.name for path in run_dir.iterdir()} == {
-        "result.json", "samples.png", "samples.zip",
+        "generator.safetensors", "result.json", "samples.png", "samples.zip",
     }  # fmt: skip
     assert len(ImageSet(run_dir / "samples.zip", 32, progress=False)) == 64
     assert result["marked_data"]["psnr"] == pytest.approx(38, abs=1.5)
@@ -165,7 +173,7 @@ def test_a_job_that_was_stopped_ends_like_one_that_was_not(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"generator": "gan"}, "generator must be one of ours, dcgan, ddpm"),
+        ({"generator": "gan"}, "generator must be one of ours, ours_maps, dcgan, ddpm"),
         ({"data": "cifar"}, r"give sources.cifar=PATH"),
         ({"samples": 63}, "samples must be at least 64"),
         ({"samples": 66}, "lower samples="),

@@ -156,5 +156,5 @@ def test_a_tensor_without_spread_or_size_survives(copies: list[Instance]) -> Non
 def test_mistakes(copies: list[Instance]) -> None:
     with pytest.raises(UserError, match="unknown tampering 'melt'.*noise"):
         change(copies, "melt", 1)
-    with pytest.raises(UserError, match="average needs 2 instances, not 1"):
+    with pytest.raises(UserError, match="average needs 2 generators, not 1"):
         change(copies[:1], "average", 0.5)

@@ -6,6 +6,14 @@ images of these keys (detection: and clean ones). Open world: also images that a
 which were never issued, and clean ones; the right answer for those is nobody.
 
     python experiments/artificial-fingerprints/many_keys.py --marker artificial-emoji --data emoji64
+
+The same for samples of generators, each trained by transfer.py on data marked by its own key:
+
+    T="python experiments/artificial-fingerprints/transfer.py -m generator=dcgan data=faces
+       sources.faces=faces128.zip images.dcgan=30000 folder=runs/ten-keys"
+    $T "seed=range(11)"; $T marked=false
+    python experiments/artificial-fingerprints/many_keys.py --generators runs/ten-keys \\
+        --marker runs/ten-keys/marker-faces/release.safetensors --data faces128.zip --name faces
 """
 
 from __future__ import annotations
@@ -24,7 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from adversary import wilson
+from intervals import wilson
+from jobs import find_jobs
 from record import load_results, made, making, table, write_results
 from scalefp.artificial.marker import Marker
 from scalefp.attribution import attribute_each
@@ -43,6 +52,7 @@ FPR = 1e-6
 # Yu et al. 2021, as the paper of 2022 measured it: closed and open world at 1, 10, 100 generators.
 PUBLISHED = {1: ("1.000", "1.000"), 10: ("1.000", "1.000"), 100: ("N/A", "N/A")}
 NOBODY = ""
+TOGETHER = (1, 16)  # images of one generator whose readings are added
 
 
 def issue(folder: Path, keys: Sequence[Key], marker: Marker) -> Registry:
@@ -151,25 +161,55 @@ def measure(marker: Marker, options: argparse.Namespace) -> list[dict[str, Any]]
     return rows
 
 
-def measure_generators(marker: Marker, options: argparse.Namespace) -> dict[str, Any] | None:
-    """The same for samples of generators, each trained on data marked by a key of its own."""
-    if not options.samples:
+def added(logits: NDArray[np.float64], together: int, marker: Marker) -> Reading:
+    """Readings of groups of images of one generator; of logits [G, m, n], generators by turns."""
+    generators, m, n_bits = logits.shape
+    groups = logits[:, : m // together * together].reshape(generators, -1, together, n_bits)
+    return Reading(groups.sum(axis=2).swapaxes(0, 1).reshape(-1, n_bits), marker.digest)
+
+
+def measure_generators(marker: Marker, options: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """The same for samples of generators, each trained on data marked by a key of its own.
+
+    The keys of the last ``options.strangers`` generators are never issued. Where more keys are
+    issued than there are generators, the rest are random ones, whose holders published nothing.
+    """
+    if options.generators is None:
         return None
-    n_bits, resolution = marker.config.n_bits, marker.config.resolution
-    keys, images = [], []
-    for pair in options.samples:
-        digits, _, source = pair.partition("=")
-        keys.append(Key.from_hex(digits, n_bits))
-        images.append(torch.from_numpy(ImageSet(source, resolution).pixels[: options.images]))
-    clean = torch.from_numpy(ImageSet(options.clean_samples, resolution).pixels[: options.images])
+
+    def read(source: Path) -> NDArray[np.float64]:
+        pixels = torch.from_numpy(ImageSet(source, marker.config.resolution).pixels)
+        return marker.decode(pixels[: options.images], search=options.search).logits
+
+    jobs, nobody = (
+        find_jobs(options.generators, marker, generator="dcgan", marked=marked)
+        for marked in (True, False)
+    )
+    issuable = len(jobs) - options.strangers
+    if issuable < 1:
+        raise UserError(f"{options.generators} holds {len(jobs)} generators: lower --strangers")
+    marked = np.stack([read(job.samples) for job in tqdm(jobs, "reading", unit="generator")])
+    clean = np.stack([read(job.samples) for job in nobody])
+    draw, rows = np.random.default_rng([options.seed, 4]), []
     with tempfile.TemporaryDirectory() as folder:
-        registry = issue(Path(folder), keys, marker)
-        readings = [marker.decode(some, search=options.search) for some in images]
-        own = [who for reading in readings for who in named(reading, registry)]
-        truth = [f"holder {i}" for i, reading in enumerate(readings) for _ in range(len(reading))]
-        silent = named(marker.decode(clean, search=options.search), registry)
-    rows = figures(own, truth, silent, silent)
-    return {"keys": len(keys), "images": len(own), "clean": len(clean), **rows}
+        for count in KEYS:
+            own = min(count, issuable)
+            unused = draw.integers(0, 2, (count - own, marker.config.n_bits), dtype=np.uint8)
+            keys = [job.key for job in jobs[:own]] + [Key.from_bits(row) for row in unused]
+            registry = issue(Path(folder), keys, marker)
+            for together in TOGETHER:
+                reading = added(marked[:own], together, marker)
+                row = figures(
+                    named(reading, registry),
+                    [f"holder {i % own}" for i in range(len(reading))],
+                    named(added(clean, together, marker), registry),
+                    named(added(marked[own:], together, marker), registry),
+                )
+                bits = np.stack([key.bits for key in keys])[np.arange(len(reading)) % own]
+                right = float((reading.bits == bits).mean())
+                about = {"keys": count, "generators": own, "strangers": len(jobs) - own}
+                rows.append({**about, "together": together, "bit_accuracy": right, **row})
+    return rows
 
 
 # The table.
@@ -185,13 +225,26 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [*(_cell(row[kind][world]) for kind, world in kinds), str(row["wrongly_named"])]
 
 
+def generator_cells(row: Mapping[str, Any]) -> list[str]:
+    """One line of the table of generators."""
+    return [
+        str(row["keys"]),
+        f"{row['generators']} / {row['strangers']}",
+        str(row["together"]),
+        f"{row['attribution']['closed']['images']:,}",
+        f"{row['bit_accuracy']:.4f}",
+        *_cells(row),
+        " / ".join(PUBLISHED[row["keys"]]),
+    ]
+
+
 def report(results: Mapping[str, Any]) -> str:
     """All figures as one page."""
     parts = [
         "# Detection and attribution over 1, 10 and 100 keys",
-        f"Every image by itself, at fpr {FPR:g} among the issued keys. Published: attribution by "
-        "Yu et al. 2021, one generator for each key, as the paper of 2022 gives it. Intervals are "
-        "of 95% (Wilson).",
+        f"Every image or group of images by itself, at fpr {FPR:g} among the issued keys. "
+        "Published: attribution by Yu et al. 2021, one generator for each key, as the paper of "
+        "2022 gives it. Intervals are of 95% (Wilson).",
     ]
     head = ["keys", "images of each kind", "bit accuracy", "detection, closed", "detection, open"]
     head += ["attribution, closed", "attribution, open", "named wrongly", "published closed / open"]
@@ -212,13 +265,15 @@ def report(results: Mapping[str, Any]) -> str:
             f"Release `{figures['digest'][:16]}`; {made(figures)}",
             table(head, rows),
         ]
-        if (own := figures["generators"]) is not None:
+        if figures["generators"] is not None:
             parts += [
-                "Samples of generators, each trained on data marked by its own key, beside samples "
-                "of one trained on clean data (open world: as closed, with its samples):",
+                "Samples of generators, each trained on data marked by its own key. Keys issued "
+                "beyond the generators' are random ones whose holders published nothing. Open "
+                "world: also samples of generators whose keys were not issued, and of one trained "
+                "on clean data.",
                 table(
-                    ["generators", "samples", *head[3:8]],
-                    [[str(own["keys"]), f"{own['images']:,}", *_cells(own)]],
+                    ["keys", "their generators / others", "images together", "groups", *head[2:]],
+                    [generator_cells(row) for row in figures["generators"]],
                 ),
             ]
     return "\n\n".join(parts) + "\n"
@@ -237,14 +292,16 @@ def main() -> None:
         "--perturbation", nargs=2, metavar=("NAME", "STRENGTH"), help="that all images meet"
     )
     parser.add_argument("--search", action="store_true", help="look for crops and turns, too")
-    parser.add_argument("--samples", nargs="*", metavar="KEY=ZIP", help="of generators, by key")
-    parser.add_argument("--clean-samples", help="of a generator trained on clean data")
+    parser.add_argument("--generators", type=Path, help="folder of transfer.py, to be judged, too")
+    parser.add_argument(
+        "--strangers", type=int, default=1, help="the last generators, whose keys nobody gets"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "keys")
     options = parser.parse_args()
     options.name = options.name or Path(options.marker).stem
-    if options.samples and options.clean_samples is None:
-        parser.error("--samples needs --clean-samples beside it")
+    if options.strangers < 1:
+        parser.error("--strangers must be at least 1: the open world needs some")
     torch.set_num_threads(1)
     started = time.process_time()
     marker = load_marker(options.marker)

@@ -2,7 +2,7 @@
 
 Marked images that the marker may not have been trained on go through the whole table of
 perturbations as 8-bit files; so do, if they are given, samples of generators that were trained on
-marked data. The weights of such a generator can be tampered with as well.
+marked data. (Changes of such a generator's weights: generator_tampering.py.)
 
     python experiments/artificial-fingerprints/robustness.py --marker artificial-emoji
 """
@@ -29,20 +29,16 @@ from scalefp.artificial.marker import Marker
 from scalefp.compare import decibels
 from scalefp.data import ImageSet
 from scalefp.errors import UserError
-from scalefp.features import choose_extractor
 from scalefp.images import to_float, to_tensor
-from scalefp.instantiate import Instance
 from scalefp.key import Key
 from scalefp.measure import EvaluateConfig, stream
 from scalefp.metrics import ssim
 from scalefp.parts import Parts
 from scalefp.perturb import PERTURBATIONS
 from scalefp.release import load_marker
-from scalefp.removal import Tampered, attempts
 from scalefp.robustness import CLEAN, Point, measure_point
-from scalefp.tamper import TAMPERINGS
 from scalefp.targets import ReadingTarget
-from scalefp.unrelated import draw_images, load_twin, measure_unrelated
+from scalefp.unrelated import draw_images, measure_unrelated
 
 # Of the issue; published figures are those of samples (ProGAN on CelebA, ICCV 2021, figure 3).
 TARGETS = (
@@ -62,17 +58,10 @@ class Images:
     Attributes:
         images: uint8 [K, m, 3, R, R].
         bits: uint8 [K, n], the keys that are in them.
-        generator: what made them, if its weights are to be changed.
     """
 
     images: Tensor
     bits: NDArray[np.uint8]
-    generator: Instance | None = None
-
-    def instance(self, k: int) -> Instance:
-        """The generator, for every k: all its copies are the same."""
-        assert self.generator is not None
-        return self.generator
 
 
 def mark_images(
@@ -135,21 +124,6 @@ def table_points(names: list[str]) -> list[Point]:
     return points
 
 
-def measure_generator(
-    marker: Any, path: str, key: Key, config: EvaluateConfig, names: list[str]
-) -> tuple[dict[str, Any], list[Any]]:
-    """What can be measured of a generator's weights, by name: the untouched first."""
-    copies = np.tile(key.bits, (config.tamper_keys, 1))
-    samples: Any = Images(torch.empty(0), copies, load_twin(path, config))
-    extractor = choose_extractor(config.features, config.feature_weights)
-    config.tamperings = names
-    tampered = Tampered(marker, samples, extractor, config)
-    tries = attempts(config)
-    work: dict[str, Any] = {"untouched": tampered.nothing}
-    work |= {f"tampering {a.name}": partial(tampered.attempt, a) for a in tries}
-    return work, tries
-
-
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one marker."""
     marker = load_marker(options.marker)
@@ -162,13 +136,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         issued=[1, 1000, 1_000_000],
         unrelated=options.unrelated,
         unrelated_images=options.unrelated_images,
-        features=options.features,
-        tamper_keys=4,
     )
     config.check()
     key = None if options.key is None else Key.from_hex(options.key, marker.config.n_bits)
-    if key is None and (options.samples or options.generator):
-        raise UserError("samples and generators are read for a key: give --key")
+    if key is None and options.samples:
+        raise UserError("samples are read for a key: give --key")
     marked, clean = mark_images(marker, config, options.psnr)
     everything: Any = marked
     points = table_points(options.perturbations)
@@ -183,13 +155,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for point in points:
             name = f"{Path(source).stem} {point.name}"
             work[name] = partial(measure_point, reader, images, point, own)
-    tries: list[Any] = []
-    if options.generator is not None:
-        assert key is not None
-        tampering, tries = measure_generator(
-            reader, options.generator, key, config, options.tamperings
-        )
-        work |= tampering
 
     parts = Parts(options.parts and options.parts / options.name, settings(options))
     found = {}
@@ -212,24 +177,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             Path(source).stem: [found[f"{Path(source).stem} {point.name}"] for point in points]
             for source in options.samples
         },
-        "tampering": None
-        if options.generator is None
-        else {
-            "generator": Path(options.generator).stem,
-            "untouched": found["untouched"],
-            "rows": [found[f"tampering {attempt.name}"] for attempt in tries],
-        },
     }
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """All that decides the figures of a part."""
     names = ("seed", "psnr", "keys", "images_per_key", "unrelated_images", "most_samples", "key")
-    kept = {name: getattr(options, name) for name in (*names, "features", "data")}
-    for name in ("marker", "generator"):
-        kept[name] = value = getattr(options, name)
-        if value is not None and Path(value).is_file():
-            kept[name] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    kept = {name: getattr(options, name) for name in (*names, "data", "marker")}
+    if (file := Path(options.marker)).is_file():
+        kept["marker"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return kept | {"unrelated": options.unrelated, "samples": options.samples}
 
 
@@ -252,11 +208,6 @@ def main() -> None:
     )
     parser.add_argument("--most-samples", type=int, default=512, help="read of each of them")
     parser.add_argument("--key", help="of the samples, in hexadecimal digits")
-    parser.add_argument("--generator", help="instance or release of one of these generators")
-    parser.add_argument(
-        "--tamperings", nargs="*", default=[name for name in TAMPERINGS if name != "average"]
-    )
-    parser.add_argument("--features", default="auto", help="of tampered generators' samples")
     parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "robustness")

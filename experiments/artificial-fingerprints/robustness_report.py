@@ -8,7 +8,7 @@ from typing import Any
 
 from record import made, table
 from scalefp.perturb import PERTURBATIONS
-from scalefp.plots import by_perturbation, plot_attribution, plot_robustness, plot_tampering
+from scalefp.plots import by_perturbation, plot_attribution, plot_robustness
 from scalefp.targets import ReadingTarget
 
 MIN_PSNR = 38.0  # of marked images, in dB
@@ -95,17 +95,6 @@ def _unrelated(unrelated: Row) -> str:
     return table([*head, "best match, mean"], rows)
 
 
-def _tampering(tampering: Row) -> list[str]:
-    rows = []
-    for row in [tampering["untouched"], *tampering["rows"]]:
-        loss = f"{row['loss']:+.1%}" if "loss" in row else ""
-        strength = f"{row['strength']:.4g}"
-        rows.append([row["tampering"], strength, _mean(row), f"{row['psnr']:.1f}", loss])
-    head = ["change of weights", "strength", "bit accuracy"]
-    head += ["PSNR to untouched, dB", "loss in feature distance"]
-    return [f"Changing the weights of the generator `{tampering['generator']}`:", table(head, rows)]
-
-
 def _release(name: str, figures: Row, targets: Sequence[ReadingTarget]) -> list[str]:
     parts = [
         f"## `{name}`: {figures['n_bits']} bits, {figures['resolution']} px, `{figures['data']}`",
@@ -130,8 +119,6 @@ def _release(name: str, figures: Row, targets: Sequence[ReadingTarget]) -> list[
             _curves(points),
             f"![Bit accuracy of samples]({name}-{one}.png)",
         ]
-    if figures["tampering"]:
-        parts += [*_tampering(figures["tampering"]), f"![Change of weights]({name}-weights.png)"]
     return parts
 
 
@@ -158,6 +145,3 @@ def draw(name: str, figures: Row, folder: Path) -> None:
         plot_attribution(figures["reading"], figures["fpr"], folder / f"{name}-attribution.png")
         for one, points in figures["generated"].items():
             plot_robustness(points, folder / f"{name}-{one}.png")
-    if figures["tampering"]:
-        tampering = figures["tampering"]
-        plot_tampering(tampering["untouched"], tampering["rows"], folder / f"{name}-weights.png")

@@ -27,6 +27,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from generators.kept import save_generator
 from generators.learner import Learner
 from scalefp.artificial.marker import Marker
 from scalefp.checkpoint import load_state, save_state
@@ -134,7 +135,7 @@ def key_of(config: TransferConfig, n_bits: int) -> Key:
 def run(config: TransferConfig, run_dir: Path) -> dict[str, Any]:
     """Mark, train, sample, read.
 
-    Writes ``result.json``, ``samples.png`` and ``samples.zip`` into ``run_dir``.
+    Writes ``result.json``, ``samples.png``, ``samples.zip`` and the generator into ``run_dir``.
 
     Returns:
         The content of ``result.json``, from the file if the job has finished before.
@@ -162,6 +163,7 @@ def run(config: TransferConfig, run_dir: Path) -> dict[str, Any]:
     learner = make_learner(config, shown)
     seconds = train(learner, config, run_dir, settings)
 
+    save_generator(run_dir, learner, settings)
     samples = to_uint8(learner.sample(config.samples, seed=config.seed))
     save_png(run_dir / "samples.png", grid(samples[:64], columns=16))
     write_samples(run_dir / "samples.zip", samples)

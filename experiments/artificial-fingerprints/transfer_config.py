@@ -9,6 +9,7 @@ from scalefp.errors import UserError
 
 GENERATORS = {
     "ours": "generators.ours:Ours",
+    "ours_maps": "generators.ours:OursWithMaps",
     "dcgan": "generators.dcgan:Dcgan",
     "ddpm": "generators.ddpm:Ddpm",
 }
@@ -19,7 +20,7 @@ class TransferConfig:
     """Everything ``transfer.py`` knows."""
 
     data: str = "emoji"  # which of `sources`
-    generator: str = "ours"  # ours, dcgan or ddpm
+    generator: str = "ours"  # one of GENERATORS
     marked: bool = True  # false: trained on the images as they are
     seed: int = 0  # of key, order of the data, weights and samples
     # Name of each data set -> bundled name, folder or zip. Further sets: +sources.NAME=PATH.
@@ -31,7 +32,12 @@ class TransferConfig:
     marker: str = "small"  # that training: one of conf/marker
     # Images that each generator is trained with.
     images: dict[str, int] = field(
-        default_factory=lambda: {"ours": 60_000, "dcgan": 100_000, "ddpm": 40_000}
+        default_factory=lambda: {
+            "ours": 60_000,
+            "ours_maps": 60_000,
+            "dcgan": 100_000,
+            "ddpm": 40_000,
+        }
     )
     psnr: float | None = None  # strength of the mark in dB; null = the marker's own
     samples: int = 1024  # images generated, read and compared with the data

@@ -25,7 +25,7 @@ from matplotlib import pyplot
 
 Result = dict[str, Any]
 POOLS = ("1", "4", "16", "64")
-COLOURS = {"ours": "tab:blue", "dcgan": "tab:orange", "ddpm": "tab:green"}
+COLOURS = {"ours": "tab:blue", "ours_maps": "tab:red", "dcgan": "tab:orange", "ddpm": "tab:green"}
 TITLE = 16  # pixels above each part of the sheet
 
 

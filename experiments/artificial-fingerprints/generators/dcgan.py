@@ -12,6 +12,7 @@ from generators.learner import average_, fast_precision, rate, real_batch
 from scalefp.data import ImageSet
 from scalefp.schedule import step_generator
 
+BATCH = 32
 LATENT, WIDTH = 64, 64  # width of the latent; channels at half the image's resolution
 LEARNING_RATE, BETAS = 1e-3, (0.5, 0.999)
 
@@ -29,14 +30,24 @@ def widths(resolution: int) -> list[int]:
     return [WIDTH * min(2**level, 4) for level in range(levels)]
 
 
-def make_generator(resolution: int) -> nn.Sequential:
+class Generator(nn.Sequential):
     """``G(z [b, LATENT, 1, 1]) -> [b, 3, R, R]`` in [-1, 1]."""
-    channels = widths(resolution)[::-1]
-    layers: list[nn.Module] = [nn.ConvTranspose2d(LATENT, channels[0], 4, bias=False)]
-    for a, b in zip(channels, [*channels[1:], 0], strict=True):
-        layers += [nn.BatchNorm2d(a), nn.ReLU()]
-        layers += [nn.ConvTranspose2d(a, b or 3, 4, 2, 1, bias=not b)]
-    return nn.Sequential(*layers, nn.Tanh())
+
+    def __init__(self, resolution: int) -> None:
+        channels = widths(resolution)[::-1]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(LATENT, channels[0], 4, bias=False)]
+        for a, b in zip(channels, [*channels[1:], 0], strict=True):
+            layers += [nn.BatchNorm2d(a), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(a, b or 3, 4, 2, 1, bias=not b)]
+        super().__init__(*layers, nn.Tanh())
+
+    @torch.inference_mode()
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Images of latents drawn from ``seed``, [count, 3, R, R] in [-1, 1]."""
+        draw = torch.Generator().manual_seed(seed)
+        z = torch.randn(count, LATENT, 1, 1, generator=draw)
+        self.eval()
+        return torch.cat([self(part) for part in z.split(BATCH)])
 
 
 def make_discriminator(resolution: int) -> nn.Sequential:
@@ -51,12 +62,12 @@ def make_discriminator(resolution: int) -> nn.Sequential:
 class Dcgan:
     """See :class:`generators.learner.Learner`."""
 
-    batch: ClassVar[int] = 32
+    batch: ClassVar[int] = BATCH
 
     def __init__(self, data: ImageSet, total: int, seed: int) -> None:
         self.data, self.total, self.seed = data, total, seed
         torch.manual_seed(seed)
-        self.generator = make_generator(data.resolution).apply(_init)
+        self.generator = Generator(data.resolution).apply(_init)
         self.discriminator = make_discriminator(data.resolution).apply(_init)
         for network in (self.generator, self.discriminator):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -68,7 +79,8 @@ class Dcgan:
             self.discriminator.parameters(), LEARNING_RATE, BETAS, fused=True
         )
 
-    def step(self, seen: int) -> dict[str, float]:
+    def step_discriminator(self, seen: int) -> tuple[Tensor, float]:
+        """The first half of a step: the generated batch, and the discriminator's loss."""
         draw = step_generator(self.seed, 0, seen)
         real = real_batch(self.data, self.seed, seen, self.batch)
         z = torch.randn(self.batch, LATENT, 1, 1, generator=draw)
@@ -83,10 +95,13 @@ class Dcgan:
             # Real and generated images are normalised by statistics of their own.
             on_real = self.discriminator(real).float()
             on_fake = self.discriminator(fake.detach()).float()
-        discriminator_loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
-        discriminator_loss.backward()
+        loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
+        loss.backward()
         self.discriminator_optimizer.step()
+        return fake, loss.item()
 
+    def step(self, seen: int) -> dict[str, float]:
+        fake, discriminator_loss = self.step_discriminator(seen)
         self.discriminator.requires_grad_(False)
         with fast_precision():
             logits = self.discriminator(fake).float()
@@ -94,14 +109,10 @@ class Dcgan:
         generator_loss.backward()
         self.generator_optimizer.step()
         average_(self.average, self.generator, seen, self.batch, self.total)
-        return {"discriminator": discriminator_loss.item(), "generator": generator_loss.item()}
+        return {"discriminator": discriminator_loss, "generator": generator_loss.item()}
 
-    @torch.inference_mode()
     def sample(self, count: int, seed: int) -> Tensor:
-        draw = torch.Generator().manual_seed(seed)
-        z = torch.randn(count, LATENT, 1, 1, generator=draw)
-        self.average.eval()
-        return torch.cat([self.average(part) for part in z.split(self.batch)])
+        return self.average.sample(count, seed)
 
     def _parts(self) -> dict[str, Any]:
         names = ["generator", "discriminator", "average"]

@@ -23,6 +23,8 @@ class Learner(Protocol):
     """
 
     batch: ClassVar[int]  # images a step
+    data: ImageSet
+    average: nn.Module  # the averaged weights: what the training is for
 
     def __init__(self, data: ImageSet, total: int, seed: int) -> None: ...
 

@@ -23,9 +23,10 @@ from scalefp.training_state import TrainingState
 
 
 class Ours:
-    """See :class:`generators.learner.Learner`."""
+    """See :class:`generators.learner.Learner`. No layer can draw a pattern at a fixed place."""
 
     batch: ClassVar[int] = 32
+    mapping_layers: ClassVar[int] = 0  # the embedding of no key is 0, and the maps are without use
 
     def __init__(self, data: ImageSet, total: int, seed: int) -> None:
         self.data = data
@@ -36,6 +37,7 @@ class Ours:
             model=ModelConfig(
                 resolution=data.resolution, channel_base=1024, channel_max=64, embedding_width=8,
                 decoder_base=32, decoder_max=8, decoder_carriers=False,
+                mapping_layers=self.mapping_layers,
             ),
             loss=LossConfig(r1=3),
             schedule=ScheduleConfig(total_images=total, decay_images=total // 4),
@@ -43,6 +45,7 @@ class Ours:
         )  # fmt: skip
         self.config.check()
         self.state = TrainingState.build(self.config, CPU)
+        self.average = self.state.average_generator
         self.precision = pick_precision(RunConfig(), CPU)
 
     def step(self, seen: int) -> dict[str, float]:
@@ -52,10 +55,11 @@ class Ours:
     @torch.inference_mode()
     def sample(self, count: int, seed: int) -> Tensor:
         draw, model = torch.Generator().manual_seed(seed), self.config.model
-        generator = self.state.average_generator
-        embedding = torch.zeros(1, model.embedding_width)  # of no key
+        embedding = self.average.embedding(torch.zeros(1, model.n_bits), n_active=0)  # of no key
         latents = torch.randn(count, model.latent_dim, generator=draw).split(self.batch)
-        return torch.cat([generator.synthesize(z, embedding.expand(len(z), -1)) for z in latents])
+        return torch.cat(
+            [self.average.synthesize(z, embedding.expand(len(z), -1)) for z in latents]
+        )
 
     def _parts(self) -> dict[str, Any]:
         return {n: part for n, part in vars(self.state).items() if not isinstance(part, Progress)}
@@ -66,3 +70,10 @@ class Ours:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+
+
+class OursWithMaps(Ours):
+    """The same with the learned maps that keys are otherwise written with, one set for all images:
+    the embedding of no key is learned, too."""
+
+    mapping_layers: ClassVar[int] = 1
