@@ -1,4 +1,4 @@
-"""The figures of adversaries as a table and as a plot."""
+"""The figures of adversaries as tables and as a plot."""
 
 from __future__ import annotations
 
@@ -13,107 +13,164 @@ from scalefp.files import atomic_path
 
 TARGET = 0.55  # of the adversary's accuracy on single images, at most
 COLOURS = {"shadow": "tab:blue", "informed": "tab:orange", "the key": "tab:red"}
-GENERATED = ("labelled outputs", "two clean generators")
+GENERATED = " on outputs, from "
+NO_MARK = "two clean generators"  # not an adversary: what is told apart without a mark
+ISSUED = "1000000"
 
 Row = Mapping[str, Any]
 
 
-def chosen(rows: Sequence[Row]) -> list[Row]:
-    """Of each adversary at each strength, the detector that did best on his own examples."""
+def chosen(rows: Sequence[Row], by: str = "validation") -> list[Row]:
+    """Of each adversary in each case, the detector that did best on his own examples."""
     best: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        case = row["psnr"], row["threat"]
-        if case not in best or row["validation"] > best[case]["validation"]:
+        case = row["psnr"], row["threat"], row["learned"]
+        if case not in best or row[by] > best[case][by]:
             best[case] = row
     return list(best.values())
 
 
-def _accuracy(figures: Row) -> str:
+def _accuracy(figures: Row | None) -> str:
+    if figures is None:
+        return ""
     low, high = figures["ci95"]
     return f"{figures['accuracy']:.3f} ({low:.3f} - {high:.3f})"
 
 
+def _ranked(figures: Row | None) -> str:
+    return "" if figures is None else f"{figures['ranked']:.3f}"
+
+
 def _strength(row: Row) -> str:
-    return "as trained" if row["psnr"] is None else f"{row['psnr']:g}"
+    return "as trained" if row["psnr"] is None else f"{row['psnr']:g} dB"
 
 
-def _row(row: Row, taken: Sequence[Row]) -> list[str]:
-    group, outputs = row["group"], row.get("outputs")
-    generated = row["threat"] in GENERATED
-    return [
-        row["threat"],
-        "" if generated else _strength(row),
-        row["detector"] + (" *" if row in taken else ""),
-        f"{row['validation']:.3f}",
-        _accuracy(row),
-        f"{row['ranked']:.3f}",
-        _accuracy(group) if group else "",
-        f"{outputs['accuracy']:.3f} / {outputs['ranked']:.3f}" if outputs else "",
-    ]
+def _from(row: Row) -> str:
+    """What a detector of outputs has learned from."""
+    learned = str(row["learned"])
+    return f"{learned}, {_strength(row)}" if learned == "images" else learned
 
 
 def _targets(name: str, figures: Row) -> Iterator[list[str]]:
-    for row in chosen(figures["rows"]):
-        if row["threat"] in GENERATED[1:]:
-            continue
-        strength = "" if row["threat"] in GENERATED else f", {_strength(row)} dB"
-        yield [
-            name,
-            f"{row['threat']}{strength.replace('as trained dB', 'as trained')}",
-            f"<= {TARGET}",
-            _accuracy(row),
-            "yes" if row["accuracy"] <= TARGET else "**no**",
-        ]
+    cases = [(row, f"{row['threat']}, {_strength(row)}") for row in chosen(figures["rows"])]
+    hindsight = chosen(figures["rows"], by="accuracy")
+    for row, best in zip(
+        chosen(figures["generated"]), chosen(figures["generated"], by="accuracy"), strict=True
+    ):
+        if row["threat"] != NO_MARK:
+            cases.append((row, f"{row['threat']}{GENERATED}{_from(row)}"))
+            hindsight.append(best)
+    for (row, case), best in zip(cases, hindsight, strict=True):
+        met = "yes" if row["accuracy"] <= TARGET else "**no**"
+        after = f"{best['accuracy']:.3f}"
+        yield [name, case, f"<= {TARGET}", _accuracy(row), _ranked(row), met, after]
 
 
-def _readings(figures: Row) -> str:
+def _trade_off(figures: Row) -> str:
+    """At each strength: what the owner reads, and what each adversary reaches."""
+    pools = list(figures["readings"][0]["attributed"])
+    threats = list(dict.fromkeys(row["threat"] for row in figures["rows"]))
+    found = {(row["psnr"], row["threat"]): row for row in chosen(figures["rows"])}
     rows = []
     for reading in figures["readings"]:
-        pool, together = list(reading["attributed"].items())[-1]
-        one = reading["attributed"]["1"]
-        shares = (f"{x['soft']['1000000']:.1%}" for x in (one, together))
+        read = [reading["attributed"][pool] for pool in pools]
         rows.append(
             [
-                "as trained" if reading["asked"] is None else f"{reading['asked']:g}",
+                _strength({"psnr": reading["asked"]}),
                 f"{reading['psnr']:.2f}",
-                f"{reading['mean']:.4f}",
-                f"{together['accuracy']:.4f}",
-                *shares,
+                *(f"{x['accuracy']:.4f} / {x['soft'][ISSUED]:.1%}" for x in read),
+                *(
+                    f"{row['accuracy']:.3f} / {row['ranked']:.3f}"
+                    for row in (found[reading["asked"], threat] for threat in threats)
+                ),
             ]
         )
-    head = ["strength, dB", "PSNR measured, dB", "bit accuracy", "of 16 images together"]
-    return table([*head, "attributed, 1 image", "attributed, 16 images"], rows)
+    owner = [f"owner, {pool} image{'s together' * (pool != '1')}" for pool in pools]
+    return table(["strength", "PSNR measured", *owner, *threats], rows)
+
+
+def _on_images(rows: Sequence[Row]) -> str:
+    taken = chosen(rows)
+    head = ["adversary", "strength", "detector", "on his own examples", "single images"]
+    return table(
+        [*head, "ranked rightly", "16 of one source"],
+        [
+            [
+                row["threat"],
+                _strength(row),
+                row["detector"] + " *" * (row in taken),
+                f"{row['validation']:.3f}",
+                _accuracy(row),
+                _ranked(row),
+                _accuracy(row["group"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _on_outputs(rows: Sequence[Row]) -> str:
+    taken = chosen(rows)
+    head = ["adversary", "learned from", "detector", "on his own examples"]
+    head += ["marked or clean generator: single images", "ranked rightly", "16 of one source"]
+    return table(
+        [*head, "two clean generators: single images", "ranked"],
+        [
+            [
+                row["threat"],
+                _from(row),
+                row["detector"] + " *" * (row in taken),
+                f"{row['validation']:.3f}",
+                _accuracy(row),
+                _ranked(row),
+                _accuracy(row["group"]),
+                _accuracy(row["control"]),
+                _ranked(row["control"]),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _release(name: str, figures: Row) -> list[str]:
     counts = figures["images"]
-    taken = chosen(figures["rows"])
-    head = ["adversary", "strength, dB", "detector", "on his own examples", "single images"]
-    head += ["ranked rightly", "16 of one source", "on generated images: accuracy / ranked rightly"]
-    return [
+    parts = [
         f"## `{name}`: {figures['n_bits']} bits, {figures['resolution']} px, `{figures['data']}`",
         f"Release `{figures['digest'][:16]}`; {counts['adversary']:,} images of the adversary, "
         f"{counts['published']:,} published, {counts['test']:,} judged; networks trained on "
         f"{figures['training_images']:,} images; {made(figures)}",
-        "What the owner himself reads from the judged images (attributed: among 10^6 issued keys "
-        "at fpr 1e-6):",
-        _readings(figures),
-        "The adversaries; * marks the detector that did best on the adversary's own examples:",
-        table(head, [_row(row, taken) for row in figures["rows"]]),
-        f"![Secrecy against readability]({name}.png)",
+        "The owner's bit accuracy / share attributed among 10^6 issued keys at fpr 1e-6, and the "
+        "adversaries' accuracy / share ranked rightly:",
+        _trade_off(figures),
     ]
+    if len(figures["readings"]) > 1:
+        parts.append(f"![Secrecy against readability]({name}.png)")
+    parts += [
+        "All detectors on images; * marks the one that did best on the adversary's own examples:",
+        _on_images(figures["rows"]),
+    ]
+    if figures["generated"]:
+        own = ", ".join(f"{n} ({threat})" for threat, n in figures["own_generators"].items())
+        parts += [
+            "On generators' outputs"
+            + (f"; the adversary's own generators, half of them marked: {own}:" if own else ":"),
+            _on_outputs(figures["generated"]),
+        ]
+    return parts
 
 
 def report(results: Mapping[str, Any]) -> str:
     """All figures as one page."""
     targets = [row for name, figures in results.items() for row in _targets(name, figures)]
+    head = ["marker", "adversary", "target", "reached", "ranked rightly"]
     parts = [
         "# Secrecy: marked or clean?",
         "Accuracy of an adversary who knows the method but not the weights; 0.5 is guessing, "
         "intervals are of 95% (Wilson). The detector is the one that he would choose himself. "
         "*Ranked rightly*: probability that a marked image scores above a clean one, whatever the "
-        "threshold.",
-        table(["marker", "adversary", "target", "reached", "met"], targets),
+        "threshold. *Two clean generators*: the same, asked of two of which neither was trained on "
+        "marked data; what is found there is not the mark.",
+        table([*head, "met", "his best detector, in hindsight"], targets),
     ]
     for name, figures in results.items():
         parts += _release(name, figures)
@@ -121,29 +178,34 @@ def report(results: Mapping[str, Any]) -> str:
 
 
 def plot(figures: Row, path: Path) -> None:
-    """Accuracy of each adversary against what the owner reads, one point for each strength."""
+    """What adversaries reach and what the owner reads, over the PSNR of the marked images."""
     drawing = Figure(figsize=(9.5, 4), layout="constrained")
-    axes = drawing.subplots(1, 2, sharey=True)
-    readings = {reading["asked"]: reading for reading in figures["readings"]}
-    rows = [row for row in chosen(figures["rows"]) if row["threat"] in COLOURS]
+    left, right = drawing.subplots(1, 2, sharex=True, sharey=True)
+    psnr = {reading["asked"]: reading["psnr"] for reading in figures["readings"]}
     for threat, colour in COLOURS.items():
-        own = [row for row in rows if row["threat"] == threat]
-        y = [row["accuracy"] for row in own]
+        own = [row for row in chosen(figures["rows"]) if row["threat"] == threat]
+        if not own:
+            continue
+        x, y = [psnr[row["psnr"]] for row in own], [row["accuracy"] for row in own]
         below = [row["accuracy"] - row["ci95"][0] for row in own]
         above = [row["ci95"][1] - row["accuracy"] for row in own]
-        reached = [readings[row["psnr"]] for row in own]
-        for axis, x in (
-            (axes[0], [reading["psnr"] for reading in reached]),
-            (axes[1], [reading["mean"] for reading in reached]),
-        ):
-            axis.errorbar(x, y, (below, above), fmt="o-", color=colour, capsize=2, label=threat)
-    for axis, label in zip(axes, ("PSNR of the marked images, dB", "bit accuracy"), strict=True):
+        left.errorbar(x, y, (below, above), fmt="o-", color=colour, capsize=2, label=threat)
+        left.plot(x, [row["ranked"] for row in own], ":", color=colour)
+    left.plot([], [], "k:", label="ranked rightly")
+    left.axhline(TARGET, color="k", lw=1, ls="--", label="target")
+    left.set_ylabel("accuracy of the adversary, single images")
+    x = list(psnr.values())
+    pools = figures["readings"][0]["attributed"]
+    for pool, style in zip(pools, ("o-", "s--", "^-.", "v:"), strict=False):
+        y = [reading["attributed"][pool]["accuracy"] for reading in figures["readings"]]
+        label = "1 image" if pool == "1" else f"{pool} images together"
+        right.plot(x, y, style, color="tab:green", label=label)
+    right.set_ylabel("the owner's bit accuracy")
+    for axis in (left, right):
         axis.axhline(0.5, color="k", lw=1, ls=":")
-        axis.axhline(TARGET, color="k", lw=1, ls="--", label="target")
-        axis.set_xlabel(label)
+        axis.set_xlabel("PSNR of the marked images as 8-bit files, dB")
         axis.set_ylim(0.45, 1.02)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("accuracy of the adversary, single images")
-    axes[1].legend(fontsize="small", loc="center left")
+        axis.legend(fontsize="small", loc="lower left")
     with atomic_path(path) as temporary:
         drawing.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
