@@ -1,0 +1,192 @@
+"""Robustness against quality: what does it cost to hide the fingerprint more deeply?
+
+    scalefp train -m experiment=fidelity fingerprint=true,false seed=0,1
+    scalefp train -m experiment=fidelity name=tradeoff schedule.hide_psnr=24,32,36
+    scalefp train -m experiment=fidelity name=tradeoff perturb=none
+    python experiments/fidelity/tradeoff.py runs/fidelity runs/tradeoff
+
+measures every run with keys below these folders, beside the runs without, and writes
+tradeoff.json, tradeoff.md and tradeoff.png here.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from tqdm import tqdm
+
+from fidelity import BATCH, HERE, data_pixels
+from scalefp.compare import measure_hiding
+from scalefp.evaluate import hardware
+from scalefp.features import choose_extractor, extract
+from scalefp.files import atomic_path
+from scalefp.measure import EvaluateConfig, Samples, stream
+from scalefp.metrics import FloatArray, Statistics, frechet_distance
+from scalefp.model import Model
+from scalefp.release import load_model
+from scalefp.robustness import CLEAN, Point, measure_point
+
+KEYS, READ_EACH = 50, 16  # instances, and images of each that are read
+# Name in table and plot -> perturbation and strength, as in the targets of a release.
+READ = {
+    "clean": (CLEAN, 0.0),
+    "JPEG 50": ("jpeg", 50),
+    "noise .167": ("noise", 0.167),
+    "blur 10 of 128": ("blur", 10),
+    "resized to 0.5": ("resize", 0.5),
+    "crop to 115 of 128": ("crop", 115 / 128),
+    "rotated by 10 degrees": ("rotation", 10),
+}
+
+
+def with_keys(model: Model) -> bool:
+    """Whether a release was trained with keys, or as a twin without."""
+    return bool(model.training["options"]["fingerprint"])
+
+
+def label(model: Model) -> str:
+    """What distinguishes a run: how deeply its keys were to hide, and what they were to stand."""
+    options = model.training["options"]
+    if not with_keys(model):
+        return f"no keys, seed {options['seed']}"
+    perturbed = any(name.startswith("perturb.") and value for name, value in options.items())
+    kind = "" if perturbed else ", not immunized"
+    return f"{options['schedule.hide_psnr']:g} dB, seed {options['seed']}{kind}"
+
+
+def measure(model: Model, data: FloatArray, extractor: nn.Module, seed: int) -> dict[str, Any]:
+    """Feature distance to ``data``, features [m, d]; with keys also how they hide and read."""
+    config = EvaluateConfig(
+        seed=seed, keys=KEYS, images_per_key=len(data) // KEYS, batch_size=BATCH
+    )
+    samples = Samples(model, config)
+    made = extract(extractor, samples.images.flatten(0, 1), BATCH)
+    row: dict[str, Any] = {
+        "digest": model.digest,
+        "options": {
+            name: model.training["options"][name]
+            for name in ("fingerprint", "seed", "schedule.hide_psnr", "schedule.total_images")
+        },
+        "distance": frechet_distance(Statistics.of(made), Statistics.of(data)),
+    }
+    if not with_keys(model):
+        return row
+    row["psnr"] = measure_hiding(samples)["same_latent_two_keys"]["psnr"]
+    config.images_per_key = READ_EACH
+    row["accuracy"] = {}
+    for name, (perturbation, strength) in tqdm(READ.items(), "reading", leave=False):
+        found = measure_point(model, samples, Point(perturbation, strength, True), config)
+        row["accuracy"][name] = {"mean": found["mean"], "ci95": found["ci95"]}
+    return row
+
+
+def table(rows: dict[str, dict[str, Any]], floor: float, best: float) -> str:
+    """The rows as Markdown, deepest hidden last."""
+    head = ["run", "PSNR of one latent under two keys", "feature distance", "cost", *READ]
+    lines = [head, ["---"] * len(head)]
+    for name, row in rows.items():
+        cells = [name, "", f"{row['distance']:.1f}", ""] + [""] * len(READ)
+        if "psnr" in row:
+            cells[1] = f"{row['psnr']:.1f} dB"
+            cells[3] = f"{row['distance'] / best - 1:+.1%}"
+            cells[4:] = [f"{row['accuracy'][point]['mean']:.3f}" for point in READ]
+        lines.append(cells)
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return (
+        f"{body}\n\nCost: against the mean of the runs without keys, {best:.1f}. One half of the "
+        f"data against the other: {floor:.1f}.\n"
+    )
+
+
+def plot(rows: dict[str, dict[str, Any]], twins: Sequence[float], path: Path) -> None:
+    """Readability and feature distance over how deeply the key hides."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    keyed = sorted((row for row in rows.values() if "psnr" in row), key=lambda row: row["psnr"])
+    immune = [row for row in keyed if row["immunized"]]
+    plain = [row for row in keyed if not row["immunized"]]
+    depth = [row["psnr"] for row in immune]
+    for name in READ:
+        means = [row["accuracy"][name]["mean"] for row in immune]
+        (line,) = left.plot(depth, means, "o-", markersize=4, label=name)
+        for row in plain:
+            left.plot(row["psnr"], row["accuracy"][name]["mean"], "x", color=line.get_color())
+    left.axhline(0.5, color="#b0b0b0", linestyle=":", linewidth=1)
+    left.set_ylabel("bit accuracy")
+    left.set_title("readable ...")
+    left.legend(fontsize=8)
+    right.plot(depth, [row["distance"] for row in immune], "o-", color="#1f4e79", label="immunized")
+    for row in plain:
+        right.plot(row["psnr"], row["distance"], "x", color="#d08b2c", label="not immunized")
+    for distance in twins:
+        right.axhline(distance, color="#707070", linestyle=":", linewidth=1)
+    right.set_ylabel("feature distance to the data")
+    right.set_title("... and like the data (dotted: without keys)")
+    right.legend(fontsize=8)
+    for axis in (left, right):
+        axis.set_xlabel("PSNR of one latent under two keys, dB (right: hidden more deeply)")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def main() -> None:
+    """Measure, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of the multiruns")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    extractor = choose_extractor("mobilenet", None)
+    assert extractor is not None  # it would have said that its weights are missing
+    paths = [path for runs in options.runs for path in sorted(runs.glob("*/release.safetensors"))]
+    models = sorted(
+        (load_model(path) for path in paths),
+        key=lambda model: (with_keys(model), model.training["options"]["schedule.hide_psnr"]),
+    )
+    if not models or with_keys(models[0]) or not with_keys(models[-1]):
+        parser.error(f"{options.runs} hold no runs with keys beside some without")
+    source = models[0].training["options"]["data.source"]
+    pixels = data_pixels(source, models[0].config.resolution)
+    order = torch.from_numpy(
+        stream(EvaluateConfig(seed=options.seed), "halves").permutation(len(pixels))
+    )
+    one, other = (extract(extractor, half, BATCH) for half in pixels[order].chunk(2))
+    floor = frechet_distance(Statistics.of(one), Statistics.of(other))
+    rows: dict[str, dict[str, Any]] = {}
+    for model in tqdm(models, "runs", unit="run"):
+        name = label(model)
+        rows[name] = measure(model, other, extractor, options.seed)
+        rows[name]["immunized"] = with_keys(model) and "not immunized" not in name
+    twins = [row["distance"] for row in rows.values() if "psnr" not in row]
+    results = {
+        "command": f"python experiments/fidelity/tradeoff.py RUNS --seed {options.seed}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "data": source,
+        "images_each": len(other),
+        "extractor": getattr(extractor, "name", type(extractor).__name__),
+        "floor": floor,
+        "runs": rows,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = table(rows, floor, float(np.mean(twins)))
+    for name, content in (
+        ("tradeoff.json", json.dumps(results, indent=1) + "\n"),
+        ("tradeoff.md", text),
+    ):
+        with atomic_path(options.out / name) as temporary:
+            temporary.write_text(content)
+    plot(rows, twins, options.out / "tradeoff.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
