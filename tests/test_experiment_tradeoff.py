@@ -59,6 +59,7 @@ def test_names_of_runs(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_table_and_plot(tmp_path: Path) -> None:
     read = {name: {"mean": 0.75, "ci95": [0.7, 0.8]} for name in tradeoff.READ}
     keyed: dict[str, Any] = {"distance": 120.0, "psnr": 28.1, "accuracy": read, "immunized": True}
+    keyed["options"] = {"seed": 0}
     rows = {"no keys, seed 0": {"distance": 100.0, "immunized": False}, "28 dB, seed 0": keyed}
     text = tradeoff.table(rows, floor=17.0, best=100.0)
     assert "| 28 dB, seed 0 | 28.1 dB | 120.0 | +20.0% | 0.750 |" in text

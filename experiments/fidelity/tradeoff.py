@@ -110,28 +110,28 @@ def plot(rows: dict[str, dict[str, Any]], twins: Sequence[float], path: Path) ->
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     keyed = sorted((row for row in rows.values() if "psnr" in row), key=lambda row: row["psnr"])
-    immune = [row for row in keyed if row["immunized"]]
-    plain = [row for row in keyed if not row["immunized"]]
+    first = min(row["options"]["seed"] for row in keyed)  # its runs make the line
+    immune = [row for row in keyed if row["immunized"] and row["options"]["seed"] == first]
+    others = [(row, "+" if row["immunized"] else "x") for row in keyed if row not in immune]
     depth = [row["psnr"] for row in immune]
     for name in READ:
         means = [row["accuracy"][name]["mean"] for row in immune]
         (line,) = left.plot(depth, means, "o-", markersize=4, label=name)
-        for row in plain:
-            left.plot(row["psnr"], row["accuracy"][name]["mean"], "x", color=line.get_color())
+        for row, mark in others:
+            left.plot(row["psnr"], row["accuracy"][name]["mean"], mark, color=line.get_color())
     left.axhline(0.5, color="#b0b0b0", linestyle=":", linewidth=1)
     left.set_ylabel("bit accuracy")
-    left.set_title("readable ...")
-    left.legend(fontsize=8)
-    right.plot(depth, [row["distance"] for row in immune], "o-", color="#1f4e79", label="immunized")
-    for row in plain:
-        right.plot(row["psnr"], row["distance"], "x", color="#d08b2c", label="not immunized")
+    left.set_title("readable (x: not immunized, +: other seed) ...")
+    figure.legend(loc="outside lower center", ncols=7, fontsize=7)
+    right.plot(depth, [row["distance"] for row in immune], "o-", color="#1f4e79")
+    for row, mark in others:
+        right.plot(row["psnr"], row["distance"], mark, color="#d08b2c")
     for distance in twins:
         right.axhline(distance, color="#707070", linestyle=":", linewidth=1)
     right.set_ylabel("feature distance to the data")
-    right.set_title("... and like the data (dotted: without keys)")
-    right.legend(fontsize=8)
+    right.set_title("... and like the data (dotted: no keys)")
     for axis in (left, right):
-        axis.set_xlabel("PSNR of one latent under two keys, dB (right: hidden more deeply)")
+        axis.set_xlabel("PSNR of one latent under two keys, dB")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
