@@ -29,10 +29,11 @@ postgresql: ## install Debian's PostgreSQL for the tests (as root)
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends postgresql
 
-lint: .venv/.installed-lint ## check style and types
+lint: .venv/.installed-lint ## check style, types and the order of rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 bench: .venv/.installed-demo ## measure speed and memory, each figure beside a peer or a limit
 	$(BIN)/python experiments/performance/bench.py

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scalefp.artificial.marker import Marker
-    from scalefp.attribution import Attribution, Reading, attribute
+    from scalefp.attribution.evidence import Attribution, Reading, attribute
     from scalefp.errors import UserError
-    from scalefp.instantiate import Instance, load_instance
     from scalefp.key import Key
-    from scalefp.model import Model
-    from scalefp.registry import Registry
-    from scalefp.release import load
+    from scalefp.loading import load
+    from scalefp.registry.registry import Registry
+    from scalefp.release.instance import Instance, load_instance
+    from scalefp.release.model import Model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,16 +35,16 @@ __all__ = [
 
 _HOMES = {
     "Attribution": "attribution",
-    "Instance": "instantiate",
+    "Instance": "release.instance",
     "Key": "key",
     "Marker": "artificial.marker",
-    "Model": "model",
+    "Model": "release.model",
     "Reading": "attribution",
     "Registry": "registry",
     "UserError": "errors",
     "attribute": "attribution",
-    "load": "release",
-    "load_instance": "instantiate",
+    "load": "loading",
+    "load_instance": "release.instance",
 }
 
 

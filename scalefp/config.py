@@ -6,6 +6,7 @@ The YAML files say only what differs from these defaults. ``check`` functions ra
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,5 @@ def flat_options(config: Any) -> dict[str, Any]:
 
 
 def conf_dir() -> Path:
-    """The Hydra tree: inside the package when installed from a wheel, beside it in a checkout."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "conf"
+    """The Hydra tree, which a checkout also shows at its top level."""
+    return Path(str(files("scalefp") / "conf"))

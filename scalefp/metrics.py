@@ -1,7 +1,8 @@
 """Metrics: features -> statistics -> number, in float64, without any network.
 
 Shape legend: b images, n key bits or images in a set, d features. Feature sets are [n, d] from one
-extractor (:mod:`scalefp.features`); a distance means something only between sets of the same one.
+extractor (:mod:`scalefp.evaluation.features`); a distance means something only between sets of
+the same one.
 """
 
 from __future__ import annotations

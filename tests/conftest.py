@@ -21,10 +21,10 @@ from scalefp.artificial.encoder import Encoder
 from scalefp.artificial.marker import Marker, save_marker
 from scalefp.cli import main
 from scalefp.config import ModelConfig
-from scalefp.decoder import Decoder
-from scalefp.generator import Generator
-from scalefp.model import Model, save_release
-from scalefp.release import load_marker, load_model
+from scalefp.loading import load_marker, load_model
+from scalefp.networks.decoder import Decoder
+from scalefp.networks.generator import Generator
+from scalefp.release.model import Model, save_release
 
 HOLDERS = ("recipient-a", "recipient-b")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scalefp.data import ImageSet
+from scalefp.data.dataset import ImageSet
 
 
 def png(seed: int, width: int = 16, height: int = 16) -> bytes:

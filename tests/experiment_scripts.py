@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from scalefp.images import to_pil
+from scalefp.data.images import to_pil
 
 SIZE = 32
 

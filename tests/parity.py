@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scalefp.config import ModelConfig
-from scalefp.images import to_float, to_tensor
+from scalefp.data.images import to_float, to_tensor
+from scalefp.evaluation.samples import EvaluateConfig
 from scalefp.key import Key
-from scalefp.measure import EvaluateConfig
 
 SIZE, N_BITS = 16, 64  # bits lie in the first 64 of the 256 pixels of the red channel
 

@@ -9,9 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalefp import features as features_module
 from scalefp.errors import UserError
-from scalefp.features import MobileNetV2Features, bundled_weights, extract, mobilenet_features
+from scalefp.evaluation import features as features_module
+from scalefp.evaluation.features import (
+    MobileNetV2Features,
+    bundled_weights,
+    extract,
+    mobilenet_features,
+)
 from scalefp.metrics import (
     Statistics,
     bit_accuracy,

@@ -21,13 +21,13 @@ import torch
 
 from scalefp.artificial.losses import visibility
 from scalefp.artificial.marker import Marker
-from scalefp.data import ImageSet
-from scalefp.evaluate import hardware
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_float, to_pil, to_tensor
+from scalefp.evaluation.run import hardware
 from scalefp.files import atomic_path
-from scalefp.images import to_float, to_pil, to_tensor
+from scalefp.loading import load_marker
 from scalefp.metrics import psnr, ssim
 from scalefp.perturb import PERTURBATIONS
-from scalefp.release import load_marker
 
 HERE = Path(__file__).parent
 CHANGES = {"noise": 0.111, "blur_sigma": 1.0, "jpeg": 90.0}

@@ -27,13 +27,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from record import load_results, made, making, table, write_results
-from scalefp.attribution import log_binomial_tail
-from scalefp.compare import decibels
-from scalefp.data import ImageSet
+from scalefp.attribution.evidence import log_binomial_tail
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_pil, to_tensor, to_uint8
 from scalefp.errors import UserError
-from scalefp.images import to_pil, to_tensor, to_uint8
-from scalefp.parts import Parts
-from scalefp.release import load_marker
+from scalefp.evaluation.cache import Parts
+from scalefp.evaluation.quality import decibels
+from scalefp.loading import load_marker
 from stego import TOOLS, Bits, Found, Ours, Tool, as_file
 from transfer import make_learner, train
 from transfer_config import TransferConfig

@@ -1,8 +1,8 @@
 """Is the key still read from a generator trained on marked data, once its weights were changed?
 
 The generators, DCGANs of one training each with a key of its own, know nothing of fingerprints.
-Their weights are tampered with as those of instances are (``scalefp.tamper``), and trained on with
-clean images; the bits that are left are held against what the pictures lose.
+Their weights are tampered with as those of instances are (``scalefp.evaluation.tamper``), and
+trained on with clean images; the bits that are left are held against what the pictures lose.
 
     python experiments/artificial-fingerprints/transfer.py -m generator=dcgan data=faces \\
         "seed=range(10)" sources.faces=faces128.zip images.dcgan=30000 folder=runs/ten-keys
@@ -29,14 +29,12 @@ from generators.kept import FILE, load_dcgan
 from jobs import Job, find_jobs
 from record import load_results, made, making, table, write_results
 from scalefp.artificial.marker import Marker
-from scalefp.data import ImageSet
-from scalefp.features import choose_extractor
-from scalefp.measure import EvaluateConfig
-from scalefp.parts import Parts
-from scalefp.plots import plot_tampering
-from scalefp.published import tampered_curves
-from scalefp.release import load_marker
-from scalefp.removal import (
+from scalefp.data.dataset import ImageSet
+from scalefp.evaluation.cache import Parts
+from scalefp.evaluation.features import choose_extractor
+from scalefp.evaluation.plots import plot_tampering
+from scalefp.evaluation.published import tampered_curves
+from scalefp.evaluation.removal import (
     FINE_TUNING,
     UNTOUCHED,
     Attempt,
@@ -45,8 +43,10 @@ from scalefp.removal import (
     attempts,
     losses_met,
 )
-from scalefp.tamper import TAMPERINGS
-from scalefp.targets import LOSS
+from scalefp.evaluation.samples import EvaluateConfig
+from scalefp.evaluation.tamper import TAMPERINGS
+from scalefp.evaluation.targets import LOSS
+from scalefp.loading import load_marker
 
 TRIED = [name for name in TAMPERINGS if name != "flatten"]  # which is of constant maps
 RENEWED = "statistics"  # of batch normalization, and nothing else
@@ -55,7 +55,7 @@ STATISTICS_IMAGES = 512
 
 
 class Generators:
-    """The generators of some jobs, as :class:`scalefp.measure.Samples` gives instances.
+    """The generators of some jobs, as :class:`scalefp.evaluation.samples.Samples` gives instances.
 
     Attributes:
         bits: [K, n], the keys of their training data.

@@ -36,16 +36,16 @@ from intervals import wilson
 from jobs import find_jobs
 from record import load_results, made, making, table, write_results
 from scalefp.artificial.marker import Marker
-from scalefp.attribution import attribute_each
-from scalefp.audit import ISSUE, Event
-from scalefp.data import ImageSet
+from scalefp.attribution.evidence import attribute_each
+from scalefp.attribution.reading import Reading
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_pil
 from scalefp.errors import UserError
-from scalefp.images import to_pil
 from scalefp.key import Key
+from scalefp.loading import load_marker
 from scalefp.perturb import PERTURBATIONS
-from scalefp.reading import Reading
-from scalefp.registry import Registry
-from scalefp.release import load_marker
+from scalefp.registry.audit import ISSUE, Event
+from scalefp.registry.registry import Registry
 
 KEYS = (1, 10, 100)
 FPR = 1e-6

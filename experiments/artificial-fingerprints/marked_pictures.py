@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from scalefp.data import ImageSet
-from scalefp.images import grid, save_png, to_float, to_uint8
-from scalefp.release import load_marker
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import grid, save_png, to_float, to_uint8
+from scalefp.loading import load_marker
 
 COUNT = 12
 GAIN = 10

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detectors.examples import Examples
-from scalefp.data import ImageSet
+from scalefp.data.dataset import ImageSet
 
 CLEAN, MARKED, CONTROL = "clean", "marked", "control"
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scalefp.evaluate import hardware
+from scalefp.evaluation.run import hardware
 from scalefp.files import atomic_path
 
 

@@ -26,19 +26,19 @@ from tqdm import tqdm
 from record import load_results, making, write_results
 from robustness_report import draw, report
 from scalefp.artificial.marker import Marker
-from scalefp.compare import decibels
-from scalefp.data import ImageSet
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_float, to_tensor
 from scalefp.errors import UserError
-from scalefp.images import to_float, to_tensor
+from scalefp.evaluation.cache import Parts
+from scalefp.evaluation.quality import decibels
+from scalefp.evaluation.robustness import CLEAN, Point, measure_point
+from scalefp.evaluation.samples import EvaluateConfig, stream
+from scalefp.evaluation.targets import ReadingTarget
+from scalefp.evaluation.unrelated import draw_images, measure_unrelated
 from scalefp.key import Key
-from scalefp.measure import EvaluateConfig, stream
+from scalefp.loading import load_marker
 from scalefp.metrics import ssim
-from scalefp.parts import Parts
 from scalefp.perturb import PERTURBATIONS
-from scalefp.release import load_marker
-from scalefp.robustness import CLEAN, Point, measure_point
-from scalefp.targets import ReadingTarget
-from scalefp.unrelated import draw_images, measure_unrelated
 
 # Of the issue; published figures are those of samples (ProGAN on CelebA, ICCV 2021, figure 3).
 TARGETS = (
@@ -53,7 +53,7 @@ GROUP = 16  # samples of one generator that stand as a source of their own
 
 @dataclass(frozen=True)
 class Images:
-    """Images to read, as :class:`scalefp.measure.Samples` gives them.
+    """Images to read, as :class:`scalefp.evaluation.samples.Samples` gives them.
 
     Attributes:
         images: uint8 [K, m, 3, R, R].

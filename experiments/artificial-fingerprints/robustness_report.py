@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from record import made, table
+from scalefp.evaluation.plots import by_perturbation, plot_attribution, plot_robustness
+from scalefp.evaluation.targets import ReadingTarget
 from scalefp.perturb import PERTURBATIONS
-from scalefp.plots import by_perturbation, plot_attribution, plot_robustness
-from scalefp.targets import ReadingTarget
 
 MIN_PSNR = 38.0  # of marked images, in dB
 SHARE_ISSUED = "1000000"

@@ -12,10 +12,10 @@ from torch import Tensor
 from detectors.examples import Examples
 from scalefp.artificial.encoder import mark
 from scalefp.artificial.marker import BATCH, MAX_PSNR, Marker
-from scalefp.data import ImageSet
-from scalefp.images import to_float, to_uint8
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_float, to_uint8
+from scalefp.evaluation.samples import EvaluateConfig, reading_figures
 from scalefp.key import Key
-from scalefp.measure import EvaluateConfig, reading_figures
 from scores import GROUP
 
 THREATS = ("shadow", "informed", "the key")

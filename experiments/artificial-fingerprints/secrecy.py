@@ -40,8 +40,8 @@ from adversary import (
 )
 from outputs import CLEAN, CONTROL, MARKED, Outputs
 from record import load_results, making, write_results
-from scalefp.parts import Parts
-from scalefp.release import load_marker
+from scalefp.evaluation.cache import Parts
+from scalefp.loading import load_marker
 from scene import THREATS, Scene
 from scores import Detector, accuracy_figures
 from secrecy_report import plot, report

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scalefp.artificial.marker import Marker
+from scalefp.data.images import read_image, to_pil, to_tensor
 from scalefp.errors import UserError
-from scalefp.images import read_image, to_pil, to_tensor
 
 Bits = NDArray[np.uint8]
 # 0, 1, or NaN for a bit that the tool did not return.

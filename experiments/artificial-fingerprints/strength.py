@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from record import load_results, made, making, table, write_results
 from robustness import TARGETS, mark_images, quality
+from scalefp.evaluation.robustness import Point, measure_point
+from scalefp.evaluation.samples import EvaluateConfig
 from scalefp.files import atomic_path
-from scalefp.measure import EvaluateConfig
-from scalefp.release import load_marker
-from scalefp.robustness import Point, measure_point
+from scalefp.loading import load_marker
 
 POOL = "16"  # images of one set that are also read together
 

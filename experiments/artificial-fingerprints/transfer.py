@@ -30,15 +30,15 @@ from tqdm import tqdm
 from generators.kept import save_generator
 from generators.learner import Learner
 from scalefp.artificial.marker import Marker
-from scalefp.checkpoint import load_state, save_state
-from scalefp.data import ImageSet
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import grid, save_png, to_uint8
 from scalefp.errors import UserError
-from scalefp.evaluate import hardware
+from scalefp.evaluation.run import hardware
 from scalefp.files import atomic_path
-from scalefp.images import grid, save_png, to_uint8
 from scalefp.key import Key
-from scalefp.release import load_marker
-from scalefp.training_log import check_finite
+from scalefp.loading import load_marker
+from scalefp.release.container import load_state, save_state
+from scalefp.training.log import check_finite
 from transfer_config import GENERATORS, TransferConfig, check_settings
 from transfer_figures import Yardstick, write_samples
 

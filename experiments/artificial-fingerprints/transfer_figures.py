@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from scalefp.artificial.marker import Marker
-from scalefp.attribution import log_p_hard, log_p_soft
-from scalefp.data import ImageSet
-from scalefp.features import choose_extractor, extract
+from scalefp.attribution.evidence import log_p_hard, log_p_soft
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_float, to_pil
+from scalefp.evaluation.features import choose_extractor, extract
 from scalefp.files import atomic_path
-from scalefp.images import to_float, to_pil
 from scalefp.key import Key
 from scalefp.metrics import Statistics, bit_accuracy, frechet_distance, psnr
 from transfer_config import TransferConfig, check_settings

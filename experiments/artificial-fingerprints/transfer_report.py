@@ -16,9 +16,9 @@ import matplotlib
 from PIL import Image, ImageDraw
 
 from record import table, write_results
+from scalefp.data.images import save_png
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
-from scalefp.images import save_png
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scalefp.images import to_uint8
-from scalefp.instantiate import Instance
-from scalefp.tamper import tamper
+from scalefp.data.images import to_uint8
+from scalefp.evaluation.tamper import tamper
+from scalefp.release.instance import Instance
 
 
 def averaged(instances: Sequence[Instance]) -> Instance:

@@ -25,13 +25,13 @@ from tqdm import tqdm
 import scalefp
 from attacks import pictures
 from collusion_report import load_results, write_report
-from scalefp.attribution import Attribution, IssuedKeys, Reading, attribute
-from scalefp.coalition import attribute_coalition
-from scalefp.evaluate import hardware
-from scalefp.images import to_float
+from scalefp.attribution.coalition import attribute_coalition
+from scalefp.attribution.evidence import Attribution, IssuedKeys, Reading, attribute
+from scalefp.data.images import to_float
+from scalefp.evaluation.run import hardware
+from scalefp.evaluation.unrelated import issued_keys
+from scalefp.loading import load_model
 from scalefp.metrics import psnr
-from scalefp.release import load_model
-from scalefp.unrelated import issued_keys
 
 COLLUDERS = (2, 3, 4, 5)
 POOLS = (1, 4, 16)  # images of the coalition, taken as one source

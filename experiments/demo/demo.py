@@ -33,11 +33,11 @@ from pictures import save_sheet
 from report import save_report
 from scalefp.artificial.embed import embed
 from scalefp.config import TrainConfig, conf_dir
-from scalefp.images import to_float, to_pil, to_tensor
+from scalefp.data.images import to_float, to_pil, to_tensor
+from scalefp.data.source import Source, resolve_source
+from scalefp.loading import load_marker, load_model
 from scalefp.metrics import psnr
-from scalefp.release import load_marker, load_model
-from scalefp.source import Source, resolve_source
-from scalefp.train import train
+from scalefp.training.loop import train
 from verdicts import (
     SUMMARY_HEAD,
     Group,

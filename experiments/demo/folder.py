@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 import scalefp
-from scalefp.images import save_png
+from scalefp.data.images import save_png
 
 HOLDERS = ("alice", "bob", "carol")
 ABOUT = "about.txt"

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import scalefp
-from scalefp.images import read_image
-from scalefp.odds import in_words
+from scalefp.attribution.odds import in_words
+from scalefp.data.images import read_image
 from verdicts import Group, Results, Verdict, bits_off
 
 # Colours of a bit that is read as 0 or 1: rightly in blue, wrongly in red.

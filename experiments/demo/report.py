@@ -14,8 +14,8 @@ from PIL import Image
 import scalefp
 from chart import line_chart
 from pictures import DIFFERENCE_GAIN, difference, key_strip, wrapped
+from scalefp.attribution.odds import in_words
 from scalefp.files import atomic_path
-from scalefp.odds import in_words
 from verdicts import (
     NOBODY,
     SUMMARY_HEAD,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import scalefp
-from scalefp.attribution import count_matches, p_value
-from scalefp.odds import in_words
+from scalefp.attribution.evidence import count_matches, p_value
+from scalefp.attribution.odds import in_words
 
 NOBODY = "nobody"
 

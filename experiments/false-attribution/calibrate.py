@@ -23,12 +23,12 @@ from tqdm import tqdm
 import scalefp
 from calibration_report import write_report
 from codebooks import structured_keys
-from scalefp.attribution import FORMS, IssuedKeys, Reading, attribute_each
-from scalefp.evaluate import hardware
-from scalefp.images import to_uint8
-from scalefp.release import load_model
-from scalefp.source import Source, resolve_source
-from scalefp.unrelated import draw_images, issued_keys
+from scalefp.attribution.evidence import FORMS, IssuedKeys, Reading, attribute_each
+from scalefp.data.images import to_uint8
+from scalefp.data.source import Source, resolve_source
+from scalefp.evaluation.run import hardware
+from scalefp.evaluation.unrelated import draw_images, issued_keys
+from scalefp.loading import load_model
 from tallies import LEVELS, Bits, Logits, Tally, figures, tally
 
 FPR = 1e-6

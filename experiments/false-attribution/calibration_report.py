@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scalefp.attribution import FORMS
+from scalefp.attribution.evidence import FORMS
 from scalefp.files import atomic_path
 from tallies import LEVELS
 

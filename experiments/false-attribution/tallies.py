@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from scalefp.attribution import Form, soft_weights
-from scalefp.tails import weighted_tail
+from scalefp.attribution.evidence import Form, soft_weights
+from scalefp.attribution.tails import weighted_tail
 
 LEVELS = 10.0 ** -(np.arange(1, 33) / 4)  # of p, falling, to 1e-8
 READING_BLOCK = 64  # readings of one matrix product

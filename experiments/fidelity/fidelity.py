@@ -17,13 +17,13 @@ import torch
 from tqdm import tqdm
 
 import scalefp
-from scalefp.evaluate import hardware
-from scalefp.features import choose_extractor, extract
+from scalefp.data.images import grid, save_png, to_tensor, to_uint8
+from scalefp.data.source import Source, resolve_source
+from scalefp.evaluation.features import choose_extractor, extract
+from scalefp.evaluation.run import hardware
 from scalefp.files import atomic_path
-from scalefp.images import grid, save_png, to_tensor, to_uint8
+from scalefp.loading import load_model
 from scalefp.metrics import Statistics, feature_diversity, frechet_distance, precision_recall
-from scalefp.release import load_model
-from scalefp.source import Source, resolve_source
 
 HERE = Path(__file__).parent
 BATCH = 64

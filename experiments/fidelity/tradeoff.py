@@ -23,15 +23,15 @@ from torch import nn
 from tqdm import tqdm
 
 from fidelity import BATCH, HERE, data_pixels
-from scalefp.compare import measure_hiding
-from scalefp.evaluate import hardware
-from scalefp.features import choose_extractor, extract
+from scalefp.evaluation.features import choose_extractor, extract
+from scalefp.evaluation.quality import measure_hiding
+from scalefp.evaluation.robustness import CLEAN, Point, measure_point
+from scalefp.evaluation.run import hardware
+from scalefp.evaluation.samples import EvaluateConfig, Samples, stream
 from scalefp.files import atomic_path
-from scalefp.measure import EvaluateConfig, Samples, stream
+from scalefp.loading import load_model
 from scalefp.metrics import FloatArray, Statistics, frechet_distance
-from scalefp.model import Model
-from scalefp.release import load_model
-from scalefp.robustness import CLEAN, Point, measure_point
+from scalefp.release.model import Model
 
 KEYS, READ_EACH = 50, 16  # instances, and images of each that are read
 # Name in table and plot -> perturbation and strength, as in the targets of a release.

@@ -16,12 +16,12 @@ import torch
 from tqdm import tqdm
 
 import scalefp
-from scalefp.evaluate import hardware
-from scalefp.features import choose_extractor
+from scalefp.evaluation.features import choose_extractor
+from scalefp.evaluation.removal import Tampered, attempts
+from scalefp.evaluation.run import hardware
+from scalefp.evaluation.samples import EvaluateConfig, Samples
 from scalefp.files import atomic_path
-from scalefp.measure import EvaluateConfig, Samples
-from scalefp.release import load_model
-from scalefp.removal import Tampered, attempts
+from scalefp.loading import load_model
 
 POOLS, ISSUED = [1, 4], 1_000_000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import search
-from scalefp.bench.command import add_bench_command, run
+from scalefp.cli.bench import add_bench_command, run
 
 HERE = Path(__file__).parent
 KEYS = 10_000_000  # searched in memory

@@ -28,17 +28,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 import scalefp.train  # noqa: F401  registers the schema of the configuration
-from scalefp import layers
 from scalefp.config import TrainConfig, conf_dir
-from scalefp.data import ImageSet
-from scalefp.distributed import World, pick_precision
-from scalefp.evaluate import hardware
-from scalefp.features import choose_extractor, extract
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_uint8
+from scalefp.evaluation.features import choose_extractor, extract
+from scalefp.evaluation.run import hardware
 from scalefp.files import atomic_path
-from scalefp.images import to_uint8
 from scalefp.metrics import kid
-from scalefp.step import step
-from scalefp.training_state import TrainingState
+from scalefp.networks import layers
+from scalefp.training.distributed import World, pick_precision
+from scalefp.training.state import TrainingState
+from scalefp.training.step import step
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scalefp.attribution import Form, matches_needed, soft_weights
-from scalefp.search import Query, runners_up, search
-from scalefp.tails import weighted_tail
+from scalefp.attribution.evidence import Form, matches_needed, soft_weights
+from scalefp.attribution.search import Query, runners_up, search
+from scalefp.attribution.tails import weighted_tail
 
 FPR = 1e-6
 BATCH = 32

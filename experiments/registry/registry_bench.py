@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from scalefp.attribution import Reading, attribute
+from scalefp.attribution.evidence import Reading, attribute
 from scalefp.files import atomic_path
-from scalefp.registry import Registry
-from scalefp.transfer import export_registry, import_registry
+from scalefp.registry.exchange import export_registry, import_registry
+from scalefp.registry.registry import Registry
 
 MODEL: Any = SimpleNamespace(digest="ab" * 32, config=SimpleNamespace(n_bits=128))
 TITLES = {

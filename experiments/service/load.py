@@ -34,9 +34,9 @@ import numpy as np
 from PIL import Image
 
 import scalefp
+from scalefp.data.images import to_pil
 from scalefp.files import atomic_path
-from scalefp.images import to_pil
-from scalefp.release import load_model
+from scalefp.loading import load_model
 
 CORES = 2
 ISSUED = 1000

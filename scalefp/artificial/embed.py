@@ -22,14 +22,14 @@ from tqdm import tqdm
 from scalefp.artificial.marker import BATCH, Marker
 from scalefp.artificial.marks import record_path, refuse_marked, spread, write_record
 from scalefp.artificial.survey import check_out, png_name, survey
-from scalefp.data import for_each, report_skipped
+from scalefp.data.dataset import for_each, report_skipped
+from scalefp.data.images import read_image, save_png, to_float, to_pil, to_tensor
+from scalefp.data.prepare import claim, write_zip
+from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
-from scalefp.images import read_image, save_png, to_float, to_pil, to_tensor
 from scalefp.key import Key, hkdf_extract
 from scalefp.metrics import bit_accuracy
-from scalefp.prepare import claim, write_zip
-from scalefp.source import Source, resolve_source
 
 READ_AGAIN = 64  # written files that are read again
 SALT = b"scalefp artificial embed"
@@ -198,9 +198,9 @@ def embed(
         force: mark what carries a mark of this marker already.
 
     Raises:
-        UserError: what :func:`scalefp.prepare.prepare` refuses; images of another resolution, data
-            that is marked already, an output folder that holds other files, or a record of
-            earlier marks under that name.
+        UserError: what :func:`scalefp.data.prepare.prepare` refuses; images of another
+            resolution, data that is marked already, an output folder that holds other
+            files, or a record of earlier marks under that name.
     """
     path, out = resolve_source(data), Path(out)
     if out.name in ("", ".."):

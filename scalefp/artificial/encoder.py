@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalefp.artificial.config import MarkConfig
-from scalefp.layers import Conv2d, Linear, downsample, upsample
+from scalefp.networks.layers import Conv2d, Linear, downsample, upsample
 
 LEVELS = 2  # halvings between the stem and the bottom of the U
 UNIT = 2 ** (LEVELS + 1)  # the U needs sides that are multiples of this

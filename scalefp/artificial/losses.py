@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalefp.geometry import distance
-from scalefp.losses import key_bits
+from scalefp.networks.frames import distance
+from scalefp.training.losses import key_bits
 
 PIXELS_PER_DEGREE = 32.0  # of visual angle: a screen's pixel at arm's length
 PEAK = 8.0  # cycles per degree that are seen best

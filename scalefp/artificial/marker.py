@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder, mark
-from scalefp.checkpoint import load_release, load_strictly, save_tensors
-from scalefp.decoder import Decoder
+from scalefp.data.images import to_float, to_uint8
 from scalefp.errors import UserError
-from scalefp.images import to_float, to_uint8
-from scalefp.reader import Reader, check_pixels, ready
+from scalefp.networks.decoder import Decoder
+from scalefp.release.container import load_release, load_strictly, save_tensors
+from scalefp.release.reader import Reader, check_pixels, ready
 
 # Below the first a mark is a picture of its own, above the second it drowns in the rounding to 8
 # bits, which alone costs 59 dB.
@@ -27,7 +27,7 @@ class Marker(Reader):
     """A release that marks images and reads the marks: the secret encoder and decoder.
 
     What marks and what reads is prepared from the networks on first use: a change of their
-    weights afterwards goes unseen. Attributes as of :class:`scalefp.reader.Reader`.
+    weights afterwards goes unseen. Attributes as of :class:`scalefp.release.reader.Reader`.
     """
 
     config: MarkConfig

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from scalefp.alignment import above_noise
 from scalefp.artificial.marker import Marker
+from scalefp.data.images import to_tensor
+from scalefp.data.source import Source
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
-from scalefp.images import to_tensor
 from scalefp.key import Key
-from scalefp.source import Source
+from scalefp.release.alignment import above_noise
 
 SAMPLE = 64  # images looked at
 # Readings of unmarked images are about as even as noise: of a hundred hardly one exceeds it by 3 of

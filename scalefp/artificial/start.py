@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalefp.artificial.encoder import Encoder, halved
-from scalefp.decoder import Decoder
-from scalefp.layers import ACTIVATION_SLOPE, upsample
+from scalefp.networks.decoder import Decoder
+from scalefp.networks.layers import ACTIVATION_SLOPE, upsample
 
 RIDGE = 1e-4  # added to the variances of pixels: what 8 bits hide, and flat images
 # Noise at all frequencies beside noise up to half the highest, which lossy files keep. Alone, the

@@ -11,10 +11,10 @@ from scalefp.artificial.encoder import Encoder
 from scalefp.artificial.marker import save_marker
 from scalefp.artificial.start import start_fitted
 from scalefp.config import flat_options
-from scalefp.data import ImageSet
-from scalefp.decoder import Decoder
-from scalefp.images import to_float
-from scalefp.training_state import adam, restore_training, save_training
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_float
+from scalefp.networks.decoder import Decoder
+from scalefp.training.state import adam, restore_training, save_training
 
 FITTED_IMAGES = 512  # to which a fitted start is fitted
 

@@ -13,13 +13,13 @@ from scalefp.artificial import losses
 from scalefp.artificial.config import MarkTrainConfig
 from scalefp.artificial.encoder import mark
 from scalefp.artificial.state import MarkState
-from scalefp.data import ImageSet, sample_indices
-from scalefp.distributed import computing_in
-from scalefp.images import to_float
-from scalefp.losses import total
-from scalefp.schedule import learning_rate, step_generator
-from scalefp.step import Chance, reading_frame
-from scalefp.training_state import follow
+from scalefp.data.dataset import ImageSet, sample_indices
+from scalefp.data.images import to_float
+from scalefp.training.distributed import computing_in
+from scalefp.training.losses import total
+from scalefp.training.schedule import learning_rate, step_generator
+from scalefp.training.state import follow
+from scalefp.training.step import Chance, reading_frame
 
 
 def step(

@@ -5,11 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 from scalefp.artificial.marks import record_path
-from scalefp.data import for_each, report_skipped
+from scalefp.data.dataset import for_each, report_skipped
+from scalefp.data.images import SUFFIXES
+from scalefp.data.prepare import check_place
+from scalefp.data.source import Source
 from scalefp.errors import UserError
-from scalefp.images import SUFFIXES
-from scalefp.prepare import check_place
-from scalefp.source import Source
 
 
 def png_name(name: str) -> str:

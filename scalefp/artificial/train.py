@@ -19,12 +19,12 @@ from scalefp.artificial.encoder import Encoder, mark
 from scalefp.artificial.state import MarkState
 from scalefp.artificial.step import step
 from scalefp.config import conf_dir
-from scalefp.data import ImageSet
-from scalefp.distributed import pick_device, pick_precision
-from scalefp.images import to_float, to_uint8
-from scalefp.schedule import psnr
-from scalefp.training_log import TrainingLog, check_finite
-from scalefp.training_run import caught_signals, make_run_folder, run_training, stop
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_float, to_uint8
+from scalefp.training.distributed import pick_device, pick_precision
+from scalefp.training.log import TrainingLog, check_finite
+from scalefp.training.run import caught_signals, make_run_folder, run_training, stop
+from scalefp.training.schedule import psnr
 
 GAIN = 10  # of the residual in pictures of it
 

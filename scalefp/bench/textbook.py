@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scalefp.config import ModelConfig
-from scalefp.discriminator import minibatch_deviation
-from scalefp.generator import KeyEmbedding, block_resolutions, channels_at
-from scalefp.layers import Linear, normalize_2nd_moment
+from scalefp.networks.discriminator import minibatch_deviation
+from scalefp.networks.generator import KeyEmbedding, block_resolutions, channels_at
+from scalefp.networks.layers import Linear, normalize_2nd_moment
 
 
 def low_pass(channels: int) -> Tensor:

@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalefp import losses
 from scalefp.bench import textbook
 from scalefp.bench.parts import shares
 from scalefp.bench.rows import Row, interleaved, matrix_rate, milliseconds, rates, row
 from scalefp.config import ModelConfig, OptimizerConfig, RunConfig, TrainConfig
-from scalefp.data import ImageSet
-from scalefp.distributed import World, pick_precision
-from scalefp.images import to_float
-from scalefp.step import step
-from scalefp.training_state import TrainingState
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_float
+from scalefp.training import losses
+from scalefp.training.distributed import World, pick_precision
+from scalefp.training.state import TrainingState
+from scalefp.training.step import step
 
 R1_INTERVAL = 16  # steps; both sides regularize as lazily
 BATCH = {32: 16, 64: 16, 128: 8}

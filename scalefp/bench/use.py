@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import scalefp
 from scalefp.bench.rows import Row, interleaved, matrix_rate, milliseconds, rates, row
+from scalefp.data.images import save_png, to_pil, to_uint8
 from scalefp.files import atomic_path
-from scalefp.images import save_png, to_pil, to_uint8
-from scalefp.model import Model
-from scalefp.release import load_model
+from scalefp.loading import load_model
+from scalefp.release.model import Model
 
 BATCHES = ((32, 15), (8, 30), (1, 60))  # images at a time, repeats
 MANY = 1000

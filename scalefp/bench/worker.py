@@ -20,9 +20,9 @@ import scalefp
 from scalefp.bench import training, use
 from scalefp.bench.rows import Row
 from scalefp.config import RunConfig
-from scalefp.distributed import pick_precision
-from scalefp.evaluate import hardware
-from scalefp.release import load_model
+from scalefp.evaluation.run import hardware
+from scalefp.loading import load_model
+from scalefp.training.distributed import pick_precision
 
 Measurement = Callable[[str, int, Path], list[Row]]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from scalefp.images import to_float, to_pil
+from scalefp.data.images import to_float, to_pil
 
 FloatArray = NDArray[np.float64]
 Draw = np.random.Generator

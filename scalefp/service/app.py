@@ -17,16 +17,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from scalefp import __version__
-from scalefp.attribution import Form
-from scalefp.holders import clean_holder
-from scalefp.registry import Record
+from scalefp.attribution.evidence import Form
+from scalefp.registry.holders import clean_holder
+from scalefp.registry.registry import Record
+from scalefp.registry.schema import MAX_HOLDER
 from scalefp.service import answers
 from scalefp.service.desk import Desk
 from scalefp.service.guard import Guard, error_response
 from scalefp.service.limits import Refused
 from scalefp.service.manual import manual
 from scalefp.service.readers import Upload
-from scalefp.tables import MAX_HOLDER
 
 PAGE = {
     "/": ("index.html", "text/html"),

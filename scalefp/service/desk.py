@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from scalefp.attribution import Attribution, Form, IssuedKeys, attribute_each
+from scalefp.attribution.evidence import Attribution, Form, IssuedKeys, attribute_each
+from scalefp.attribution.odds import in_words
+from scalefp.attribution.reading import Reading
 from scalefp.errors import UserError
-from scalefp.odds import in_words
-from scalefp.reader import Reader
-from scalefp.reading import Reading
-from scalefp.registry import Record, Records, Registry
+from scalefp.registry.registry import Record, Records, Registry
+from scalefp.release.reader import Reader
 from scalefp.service.limits import Limits, Refused, busy
 from scalefp.service.network import Network
 from scalefp.service.readers import Pixels, Readers, Upload

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from scalefp.attribution import Reading
-from scalefp.reader import Reader
+from scalefp.attribution.evidence import Reading
+from scalefp.release.reader import Reader
 from scalefp.service.readers import Pixels
 
 BATCH = 32  # images; one request's are never split

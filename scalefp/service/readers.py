@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scalefp.data.images import read_image, to_tensor
 from scalefp.errors import UserError
-from scalefp.images import read_image, to_tensor
 from scalefp.service.limits import Limits, Refused, busy
 
 START_SECONDS = 60.0

@@ -68,9 +68,8 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     import torch
 
-    from scalefp.commands import check_pair
-    from scalefp.registry import Registry
-    from scalefp.release import load
+    from scalefp.loading import load
+    from scalefp.registry import Registry, check_pair
     from scalefp.service.desk import Desk
     from scalefp.service.limits import MIB, Limits
 

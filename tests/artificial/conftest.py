@@ -9,10 +9,10 @@ from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder
 from scalefp.artificial.marker import Marker, save_marker
 from scalefp.artificial.start import start_fitted
-from scalefp.decoder import Decoder
-from scalefp.images import save_png, to_float, to_pil, to_tensor
-from scalefp.release import load_marker
-from scalefp.source import Source, bundled_data
+from scalefp.data.images import save_png, to_float, to_pil, to_tensor
+from scalefp.data.source import Source, bundled_data
+from scalefp.loading import load_marker
+from scalefp.networks.decoder import Decoder
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import pytest
 
 import scalefp
 from conftest import Run, assert_mistake
-from scalefp.artificial.arguments import BUNDLED
 from scalefp.artificial.marker import Marker
-from scalefp.cli import build_parser
+from scalefp.cli.artificial import BUNDLED
+from scalefp.cli.door import build_parser
 from scalefp.key import Key
 
 KEY = "0123abcd"

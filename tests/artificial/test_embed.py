@@ -15,11 +15,11 @@ from PIL import Image
 
 import scalefp.artificial.embed
 from scalefp.artificial.embed import embed
+from scalefp.data.images import read_image, save_png, to_float, to_tensor
+from scalefp.data.source import Source
 from scalefp.errors import UserError
-from scalefp.images import read_image, save_png, to_float, to_tensor
 from scalefp.key import Key
 from scalefp.metrics import psnr
-from scalefp.source import Source
 
 KEY = Key.from_hex("0123abcd")
 NAMES = sorted([*(f"{i}.png" for i in range(10)), "b/10.png", "b/11.png"])

@@ -12,7 +12,7 @@ from scalefp.artificial.losses import (
     terms,
     visibility,
 )
-from scalefp.geometry import identity_frame
+from scalefp.networks.frames import identity_frame
 
 
 def noise(count=8, side=32, seed=0):

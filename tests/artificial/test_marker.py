@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 
 from scalefp.artificial.marker import MAX_PSNR, MIN_PSNR, Marker, read_marker, save_marker
-from scalefp.checkpoint import load_tensors, save_tensors
+from scalefp.data.images import to_float
 from scalefp.errors import UserError
-from scalefp.images import to_float
 from scalefp.key import Key
 from scalefp.metrics import bit_accuracy, psnr
+from scalefp.release.container import load_tensors, save_tensors
 
 # Grey and quiet, so that nothing is clipped at these strengths.
 GREY = torch.randint(96, 160, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()

@@ -7,12 +7,12 @@ import stat
 import pytest
 import torch
 
-from scalefp.alignment import above_noise
 from scalefp.artificial.embed import embed
 from scalefp.artificial.marks import EVEN, SHARE, record_path, refuse_marked, spread, write_record
+from scalefp.data.source import Source
 from scalefp.errors import UserError
 from scalefp.key import Key
-from scalefp.source import Source
+from scalefp.release.alignment import above_noise
 
 KEY = Key.from_hex("0123abcd")
 

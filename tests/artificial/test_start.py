@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder, halved, mark
 from scalefp.artificial.start import predict_pixels, start_fitted
-from scalefp.decoder import Decoder
+from scalefp.networks.decoder import Decoder
 
 CONFIG = MarkConfig(resolution=32, n_bits=32, encoder_width=8, decoder_base=512, decoder_max=32)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scalefp.artificial.survey import check_out, png_name, survey
+from scalefp.data.source import Source
 from scalefp.errors import UserError
-from scalefp.source import Source
 
 
 def picture(size=(32, 32), kind="PNG"):

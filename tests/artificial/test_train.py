@@ -17,11 +17,11 @@ from scalefp.artificial.config import (
 )
 from scalefp.artificial.state import MarkProgress
 from scalefp.artificial.train import train
-from scalefp.checkpoint import load_state
 from scalefp.config import ComputeConfig, DataConfig
+from scalefp.data.images import save_png, to_pil
 from scalefp.errors import UserError
-from scalefp.images import save_png, to_pil
-from scalefp.release import load_marker
+from scalefp.loading import load_marker
+from scalefp.release.container import load_state
 from trainings import change_options, log_of
 
 BATCH = 8

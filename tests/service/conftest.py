@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 import scalefp
 from scalefp.key import Key
-from scalefp.model import Model
+from scalefp.release.model import Model
 from scalefp.service.app import create_app
 from scalefp.service.desk import Desk
 from scalefp.service.limits import Limits

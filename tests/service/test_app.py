@@ -15,8 +15,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import scalefp
-from scalefp.model import Model
-from scalefp.odds import in_words
+from scalefp.attribution.odds import in_words
+from scalefp.release.model import Model
 from scalefp.service.desk import Desk
 from scalefp.service.readers import Upload
 from service.conftest import TOKEN, UPLOADS, Connect, form, png

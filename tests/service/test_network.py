@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from scalefp.artificial.marker import Marker
-from scalefp.attribution import Reading
-from scalefp.model import Model
+from scalefp.attribution.evidence import Reading
+from scalefp.release.model import Model
 from scalefp.service.network import BATCH, Network
 
 

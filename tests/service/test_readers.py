@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from scalefp.images import read_image, to_tensor
+from scalefp.data.images import read_image, to_tensor
 from scalefp.service.limits import Limits, Refused
 from scalefp.service.readers import Readers, Upload
 from service.conftest import encode, png

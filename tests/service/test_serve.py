@@ -20,7 +20,7 @@ import uvicorn
 
 import scalefp
 from conftest import Run, assert_mistake
-from scalefp.model import Model
+from scalefp.release.model import Model
 from scalefp.service import connection
 from scalefp.service.connection import Connection
 from scalefp.service.serve import TOKEN_VARIABLE, listen, read_token

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from detectors.examples import Examples
 from detectors.filters import high_pass_filters
-from scalefp.images import to_float
+from scalefp.data.images import to_float
 from scores import Detector, Scores
 
 BATCH = 64  # images of one step of training, half of them marked

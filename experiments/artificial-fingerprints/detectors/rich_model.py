@@ -9,8 +9,8 @@ from torch import Tensor
 from detectors.examples import Examples
 from detectors.filters import high_pass_filters
 from detectors.linear import fit_linear
-from scalefp.images import to_float
-from scalefp.layers import downsample
+from scalefp.data.images import to_float
+from scalefp.networks.layers import downsample
 from scores import Detector
 
 STEPS = (1.0, 4.0)  # in grey levels, of the rich model's quantisation

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generators.learner import average_, fast_precision, rate, real_batch
-from scalefp.data import ImageSet
-from scalefp.schedule import step_generator
+from scalefp.data.dataset import ImageSet
+from scalefp.training.schedule import step_generator
 
 BATCH = 32
 LATENT, WIDTH = 64, 64  # width of the latent; channels at half the image's resolution

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generators.learner import average_, fast_precision, rate, real_batch
-from scalefp.data import ImageSet
+from scalefp.data.dataset import ImageSet
 from scalefp.errors import UserError
-from scalefp.perceptual import mend_torchvision
-from scalefp.schedule import step_generator
+from scalefp.evaluation.perceptual import mend_torchvision
+from scalefp.training.schedule import step_generator
 
 with suppress(ImportError):
     mend_torchvision()  # diffusers imports it where it is installed

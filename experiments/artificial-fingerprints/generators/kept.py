@@ -5,8 +5,8 @@ from typing import Any
 
 from generators.dcgan import Generator
 from generators.learner import Learner
-from scalefp.checkpoint import load_tensors, save_tensors
 from scalefp.errors import UserError
+from scalefp.release.container import load_tensors, save_tensors
 
 FILE = "generator.safetensors"
 KIND = "generator"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from scalefp.config import RunConfig
-from scalefp.data import ImageSet, sample_indices
-from scalefp.distributed import pick_precision
-from scalefp.images import to_float
+from scalefp.data.dataset import ImageSet, sample_indices
+from scalefp.data.images import to_float
+from scalefp.training.distributed import pick_precision
 
 CPU = torch.device("cpu")
 

@@ -15,11 +15,11 @@ from scalefp.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from scalefp.data import ImageSet
-from scalefp.distributed import World, pick_precision
-from scalefp.schedule import Progress
-from scalefp.step import step
-from scalefp.training_state import TrainingState
+from scalefp.data.dataset import ImageSet
+from scalefp.training.distributed import World, pick_precision
+from scalefp.training.schedule import Progress
+from scalefp.training.state import TrainingState
+from scalefp.training.step import step
 
 
 class Ours:

@@ -1,0 +1,60 @@
+"""``scalefp bench`` as a subcommand. Imports no torch, as all that answers ``--help``."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scalefp.bench import report
+from scalefp.cli.arguments import add_command, count
+from scalefp.errors import UserError
+
+Extra = dict[str, Callable[[], dict[str, Any]]]
+
+
+def all_threads() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def add_bench_command(to: Any) -> None:
+    """``scalefp bench`` and its options."""
+    parser = add_command(
+        to, "bench", run, "measure speed and memory, each figure beside a peer or a limit",
+        "scalefp bench --only sample decode\n  scalefp bench --profile profiles --only train64",
+    )  # fmt: skip
+    parser.add_argument("--model", default="emoji", help="release (default: emoji)")
+    parser.add_argument(
+        "--threads", type=count, nargs="+", metavar="N",
+        help="numbers of CPU threads, one table each (default: 1 and all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", choices=report.NAMES, default=[], metavar="NAME",
+        help=f"some of the measurements: {', '.join(report.NAMES)}",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, table.md")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR",
+        help="write profiles by torch.profiler, and no table",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def run(args: argparse.Namespace, extra: Extra | None = None) -> int:
+    """Measure and print; ``extra`` as for :func:`scalefp.bench.report.bench`."""
+    for folder in (args.out, args.profile):
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"{folder} is not a folder: make it first")
+    threads = args.threads or sorted({1, all_threads()})
+    if args.profile is not None:
+        names = report.profiles(args.model, threads[0], args.only, args.profile)
+        for name in names:
+            print(args.profile / f"{name}.txt")
+        return 0
+    results = report.bench(args.model, threads, args.only, extra)
+    print(json.dumps(results, indent=1) if args.json else report.markdown(results), end="")
+    if args.out is not None:
+        report.write(results, args.out)
+    return 0

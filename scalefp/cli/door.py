@@ -1,0 +1,83 @@
+"""The one command, ``scalefp``: its exit codes, and every mistake in one sentence.
+
+Exit codes: 0 done, 1 nobody (``attribute``), 2 a mistake that the user can mend, 130 interrupted.
+Each group of subcommands has a file beside this one.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from scalefp import __version__
+from scalefp.cli.arguments import Parser
+from scalefp.cli.artificial import add_artificial_commands
+from scalefp.cli.bench import add_bench_command
+from scalefp.cli.data import add_data_commands
+from scalefp.cli.hydra import add_hydra_commands
+from scalefp.cli.images import add_image_commands
+from scalefp.cli.instances import add_instance_commands
+from scalefp.cli.output import BROKEN_PIPE, INTERRUPTED, MISTAKE
+from scalefp.cli.registry import add_registry_commands
+from scalefp.cli.service import add_service_command
+from scalefp.errors import UserError
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog="scalefp",
+        description="Traceable copies of an image generator: train once, then one key per copy.",
+        epilog="example:\n  scalefp attribute --model emoji --registry keys.db image.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"scalefp {__version__}")
+    to = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    add_hydra_commands(to)
+    add_registry_commands(to)
+    add_instance_commands(to)
+    add_image_commands(to)
+    add_data_commands(to)
+    add_artificial_commands(to)
+    add_service_command(to)
+    add_bench_command(to)
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments, or UserError. No message repeats a stray argument: it may be a key."""
+    args, rest = build_parser().parse_known_args(argv)
+    hint = f"(see `{args.prog} --help`)"
+    for argument in rest:
+        if argument.startswith("-"):
+            raise UserError(f"there is no option {argument.partition('=')[0]} {hint}")
+    if rest and args.list_name is None:
+        raise UserError(f"{len(rest)} argument(s) too many {hint}")
+    if args.list_name is not None:
+        getattr(args, args.list_name).extend(rest)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    try:
+        args = parse(argv)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        sentence = str(error)
+    except BrokenPipeError:
+        # The reader has gone; without this Python would complain while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    print(f"scalefp: {' '.join(sentence.split())}", file=sys.stderr)
+    return MISTAKE

@@ -1,0 +1,108 @@
+"""``scalefp instantiate`` and ``sample``: from a key to a recipient's network, and its images.
+
+Networks are imported where they are used, here and in the files beside this one: help and the
+registry answer at once.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalefp.cli.arguments import add_command, add_key_choice, add_options, count, seed
+from scalefp.cli.output import OK, show
+from scalefp.errors import UserError
+
+if TYPE_CHECKING:
+    from scalefp.key import Key
+    from scalefp.release.reader import Reader
+
+FORMATS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}  # by suffix of --out
+
+
+def add_instance_commands(to: Any) -> None:
+    instantiate = add_command(
+        to, "instantiate", run_instantiate, "write the network of one key",
+        "scalefp instantiate --model emoji --registry keys.db --holder recipient-a "
+        "--out a.safetensors",
+    )  # fmt: skip
+    add_options(instantiate, "model")
+    add_key_choice(instantiate)
+    instantiate.add_argument("--registry", help="an SQLite file or a database URL")
+    instantiate.add_argument("--out", required=True, metavar="FILE", help="file to write")
+    instantiate.add_argument(
+        "--format", choices=list(FORMATS.values()), help="default: by the suffix of FILE"
+    )
+    sample = add_command(
+        to, "sample", run_sample, "write images of an instance as PNG files",
+        "scalefp sample --instance a.safetensors --out images --num 16 --seed 0",
+    )  # fmt: skip
+    sample.add_argument("--instance", required=True, metavar="FILE", help="instance file")
+    sample.add_argument("--out", required=True, metavar="DIR", help="folder, made if missing")
+    sample.add_argument("--num", type=count, default=16, help="images (default: 16)")
+    sample.add_argument("--seed", type=seed, default=0, help="seed of the latents (default: 0)")
+    sample.add_argument("--force", action="store_true", help="overwrite images of those names")
+    add_options(sample)
+
+
+def chosen_key(args: argparse.Namespace, model: "Reader") -> "Key":
+    """The key to use; with a registry, only one that it issued and that is not revoked."""
+    from scalefp.key import Key
+    from scalefp.registry import Registry, check_pair
+
+    if args.registry is None:
+        return Key.from_hex(args.key, model.config.n_bits)
+    registry = Registry(args.registry)
+    check_pair(registry, model)
+    if args.holder is not None:
+        return registry.find(args.holder)
+    key = Key.from_hex(args.key, model.config.n_bits)
+    registry.check_usable(key)
+    return key
+
+
+def check_holder(args: argparse.Namespace) -> None:
+    """Raise UserError if a holder is named without a registry."""
+    if args.holder is not None and args.registry is None:
+        raise UserError("--holder needs the --registry that knows the holder's key")
+
+
+def run_instantiate(args: argparse.Namespace) -> int:
+    check_holder(args)
+    for precious in (args.model, args.registry):
+        files = [path for path in (precious, args.out) if path and os.path.exists(path)]
+        if len(files) == 2 and os.path.samefile(*files):
+            raise UserError(f"--out {args.out} would overwrite {precious}: choose another file")
+
+    from scalefp.loading import load_model
+
+    model = load_model(args.model)
+    instance = model.instantiate(chosen_key(args, model))
+    kind = args.format or FORMATS.get(Path(args.out).suffix.lower(), "safetensors")
+    if kind == "safetensors":
+        instance.save(args.out)
+    else:
+        instance.export(args.out, format=kind)
+    sizes = {"resolution": instance.config.resolution, "latent_dim": instance.config.latent_dim}
+    result = {"out": args.out, "format": kind, **sizes, "model_digest": model.digest}
+    show(args, result, [args.out])
+    return OK
+
+
+def run_sample(args: argparse.Namespace) -> int:
+    from scalefp.data.images import save_png, to_pil
+    from scalefp.release.instance import load_instance
+
+    instance, folder = load_instance(args.instance), Path(args.out)
+    digits = max(4, len(str(args.num - 1)))
+    files = [folder / f"{number:0{digits}d}.png" for number in range(args.num)]
+    present = next((file for file in files if file.exists()), None)
+    if present is not None and not args.force:
+        raise UserError(f"{present} exists already: choose another --out, or overwrite by --force")
+    folder.mkdir(parents=True, exist_ok=True)
+    unwritten = iter(files)
+    for batch in instance.stream(args.num, seed=args.seed):  # never all images in memory
+        for picture in to_pil(batch):
+            save_png(next(unwritten), picture)
+    show(args, [str(file) for file in files], [f"{args.num} images in {folder}"])
+    return OK

@@ -1,0 +1,151 @@
+"""Writing data sets: finished images wait in a folder, and the set appears only when whole.
+
+``prepare`` writes a data set at one resolution as the zip that ``ImageSet`` (and StyleGAN) reads.
+"""
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from scalefp.data.dataset import check_resolution, for_each, report_skipped
+from scalefp.data.images import fit, save_png
+from scalefp.data.source import Source, resolve_source
+from scalefp.errors import UserError
+from scalefp.files import atomic_path
+
+CELEBA_SIZE = (178, 218)  # width, height of the aligned images
+
+
+def _crop_celeba(image: Image.Image, name: str) -> Image.Image:
+    """The published 128 x 128 crop of aligned CelebA, centred at column 89, row 121."""
+    if image.size != CELEBA_SIZE:
+        width, height = image.size
+        raise UserError(f"{name} is {width}x{height}, not an aligned CelebA image (178x218)")
+    return image.crop((89 - 64, 121 - 64, 89 + 64, 121 + 64))
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What ``prepare`` did."""
+
+    out: Path
+    written: int  # images in the zip
+    reused: int  # of these, finished by an earlier, interrupted run
+    skipped: list[tuple[str, str]]  # (name, reason) of files that are no images or broken
+
+
+def check_place(out: Path, source: Path) -> None:
+    """Raise UserError unless ``out`` has a folder to be in, and that is not the data itself."""
+    if not out.parent.is_dir():
+        raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{out} lies inside the data {source}: choose another --out")
+
+
+def claim(partial: Path, settings: dict[str, object], *, private: bool = False) -> None:
+    """Make the folder of unfinished work, or take up that of an earlier run with these settings.
+
+    Only its owner may look into a ``private`` one.
+    """
+    record = partial / "settings.json"
+    try:
+        partial.mkdir(0o700 if private else 0o777, exist_ok=True)
+        earlier = json.loads(record.read_bytes()) if record.exists() else None
+        foreign = earlier is None and any(not p.name.startswith(".") for p in partial.iterdir())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write in {partial} ({error}): choose another --out") from error
+    if foreign or earlier not in (None, settings):
+        raise UserError(
+            f"{partial} holds unfinished work of another source or other settings: "
+            "remove it to start anew, or repeat those settings to finish it"
+        )
+    with atomic_path(record) as temporary:  # also shows, before any work, that we may write
+        temporary.write_text(json.dumps(settings, indent=1))
+
+
+def write_zip(out: Path, unfinished: Path, files: Iterable[tuple[str, Path]], labels: Any) -> None:
+    """PNG files under new names as one uncompressed zip, in StyleGAN's layout; always the same
+    bytes. ``labels`` are the pairs of ``dataset.json``, or None."""
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+            for name, file in files:
+                archive.writestr(zipfile.ZipInfo(name), file.read_bytes())
+            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": labels}))
+        os.replace(unfinished, out)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {out} ({error.strerror}): mend that and repeat the command"
+        ) from error
+
+
+def _finished(partial: Path, index: int) -> Path:
+    return partial / f"{index:08d}.png"
+
+
+def prepare(
+    source: str | Path,
+    out_zip: str | Path,
+    resolution: int,
+    crop: str = "center",
+    workers: int = 0,
+    progress: bool = True,
+) -> PrepareReport:
+    """Write a data set at one resolution: an uncompressed zip of RGB PNGs with ``dataset.json``.
+
+    Images are cropped (``center``: the largest centred square; ``celeba``: the published crop of
+    aligned 178 x 218 CelebA) and resized with Lanczos; labels are kept. Finished images wait in
+    ``OUT.partial/``: the same call after an interruption goes on from there, and the zip appears
+    under its name only when whole.
+
+    Raises:
+        UserError: as ``ImageSet``; or OUT exists, lies inside the source or cannot be written, or
+            ``OUT.partial`` belongs to other settings.
+    """
+    check_resolution(resolution)
+    if crop not in ("center", "celeba"):
+        raise UserError(f"crop {crop!r} is not known: choose center or celeba")
+    path, out = resolve_source(source), Path(out_zip)
+    partial = out.with_name(out.name + ".partial")
+    if out.exists():
+        raise UserError(f"{out} exists already: remove it or choose another --out")
+    check_place(out, path)
+
+    with Source(path) as entries:
+        labels = entries.labels()
+        claim(partial, {"source": entries.digest(), "resolution": resolution, "crop": crop})
+        count = len(entries.names)
+        reused = sum(_finished(partial, index).exists() for index in range(count))
+
+        def convert(index: int) -> str | None:
+            if _finished(partial, index).exists():
+                return None
+            try:
+                image = entries.read(index)
+                if crop == "celeba":
+                    image = _crop_celeba(image, entries.names[index])
+            except UserError as error:
+                return str(error)
+            save_png(_finished(partial, index), fit(image, resolution))
+            return None
+
+        reasons = for_each(convert, count, workers, progress, "preparing images")
+        if all(why is not None for why in reasons):
+            shutil.rmtree(partial)
+        skipped = report_skipped(entries, reasons)
+        kept = [index for index, why in enumerate(reasons) if why is None]
+        kept_labels = [labels[entries.names[i]] for i in kept if entries.names[i] in labels]
+
+    members = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(kept))]
+    files = [(member, _finished(partial, i)) for member, i in zip(members, kept, strict=True)]
+    # Labels of all images, or none.
+    pairs = list(zip(members, kept_labels, strict=True)) if len(kept_labels) == len(kept) else None
+    write_zip(out, partial / "dataset.zip", files, pairs)
+    shutil.rmtree(partial)
+    return PrepareReport(out=out, written=len(kept), reused=reused, skipped=skipped)

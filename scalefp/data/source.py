@@ -1,0 +1,154 @@
+"""Where images come from: a folder or a StyleGAN zip, given by path or by bundled name.
+
+A zip is read in place, never extracted, and no file in either kind is trusted to be what its name
+says: ``Source.read`` gives RGB pixels or one sentence that names the file.
+"""
+
+import json
+import zipfile
+import zlib
+from hashlib import sha256
+from importlib.resources import files
+from lzma import LZMAError
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+
+from scalefp.data.images import read_image, read_size
+from scalefp.errors import UserError
+
+BUNDLED = ("emoji64",)
+MAX_ENTRY_BYTES = 512 * 2**20  # of one unpacked zip entry
+
+_ASSETS = Path(str(files("scalefp") / "assets"))
+_BROKEN_ENTRY = (zipfile.BadZipFile, zlib.error, LZMAError, OSError, EOFError, RuntimeError)
+
+
+def bundled_data(name: str = "emoji64") -> Path:
+    """The zip of a data set that is installed with the package."""
+    if name not in BUNDLED:
+        raise UserError(f"there is no bundled data set {name!r}: choose {' or '.join(BUNDLED)}")
+    return _ASSETS / f"{name}.zip"
+
+
+def resolve_source(source: str | Path) -> Path:
+    """A bundled name (it wins over a file of that name: write ``./emoji64`` for that) or a path."""
+    if source in BUNDLED:
+        return bundled_data(str(source))
+    path = Path(source)
+    if not path.exists():
+        raise UserError(
+            f"data {path} does not exist: give a folder, a zip or a bundled name "
+            f"({', '.join(BUNDLED)})"
+        )
+    return path
+
+
+class Source:
+    """The files of a folder or a zip, by position; a context manager.
+
+    Attributes:
+        path: the folder or zip.
+        names: all files in it but ``dataset.json`` and hidden ones, images or not, sorted.
+
+    Raises:
+        UserError: neither a folder nor a whole zip.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._zip: zipfile.ZipFile | None = None
+        self._entries: list[zipfile.ZipInfo] = []
+        if path.is_dir():
+            files = (p for p in path.rglob("*") if p.is_file())
+            names = sorted(p.relative_to(path).as_posix() for p in files)
+            self.names = [name for name in names if self._is_data(name)]
+            return
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (*_BROKEN_ENTRY, ValueError) as error:
+            raise UserError(
+                f"{path} is not a folder and not a whole zip file ({error}): "
+                "if it was copied or downloaded, do that again"
+            ) from error
+        entries = sorted(self._zip.infolist(), key=lambda entry: entry.filename)
+        self._entries = [e for e in entries if not e.is_dir() and self._is_data(e.filename)]
+        self.names = [entry.filename for entry in self._entries]
+
+    @staticmethod
+    def _is_data(name: str) -> bool:
+        """Neither the labels nor what file managers leave (.DS_Store, __MACOSX/._photo.jpg)."""
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+        return name != "dataset.json" and not hidden
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def _read_entry(self, entry: zipfile.ZipInfo) -> bytes:
+        assert self._zip is not None
+        if entry.file_size > MAX_ENTRY_BYTES:
+            raise UserError(
+                f"{entry.filename} unpacks to {entry.file_size >> 20} MiB, over the limit of "
+                f"{MAX_ENTRY_BYTES >> 20} MiB"
+            )
+        try:
+            return self._zip.read(entry)  # never more than the declared size
+        except _BROKEN_ENTRY as error:
+            raise UserError(f"{entry.filename} cannot be read from the zip ({error})") from error
+
+    def read(self, index: int) -> Image.Image:
+        """Image number ``index`` as RGB; UserError names a broken one. May be called by threads."""
+        if self._zip is None:
+            return read_image(self.path / self.names[index], self.names[index])
+        return read_image(self._read_entry(self._entries[index]), self.names[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height by the header of image number ``index``; UserError as :meth:`read`."""
+        name = self.names[index]
+        if self._zip is None:
+            try:
+                with (self.path / name).open("rb") as stream:
+                    return read_size(stream, name)
+            except OSError as error:
+                raise UserError(f"{name} cannot be read ({error.strerror})") from error
+        try:
+            with self._zip.open(self._entries[index]) as stream:
+                return read_size(stream, name)
+        except _BROKEN_ENTRY as error:
+            raise UserError(f"{name} cannot be read from the zip ({error})") from error
+
+    def label_pairs(self) -> list[tuple[str, Any]]:
+        """(file name, label) as ``dataset.json`` has them, whatever kind of label; or nothing."""
+        try:
+            if self._zip is None:
+                text = (self.path / "dataset.json").read_bytes()
+            else:
+                text = self._read_entry(self._zip.getinfo("dataset.json"))
+        except (FileNotFoundError, KeyError):
+            return []
+        try:
+            pairs = json.loads(text)["labels"] or []
+            return [(name.replace("\\", "/"), label) for name, label in pairs]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(
+                f'dataset.json in {self.path} is not {{"labels": [[file, label], ...]}} or '
+                '{"labels": null}: repair or remove it'
+            ) from error
+
+    def labels(self) -> dict[str, int]:
+        """File name -> integer label; empty where there are none, or none of that kind."""
+        return {name: label for name, label in self.label_pairs() if type(label) is int}
+
+    def digest(self) -> str:
+        """Changes when a file is added, removed or changed."""
+        if self._zip is None:
+            stats = [(self.path / name).stat() for name in self.names]
+            state = [(n, s.st_size, s.st_mtime_ns) for n, s in zip(self.names, stats, strict=True)]
+        else:
+            state = [(e.filename, e.file_size, e.CRC) for e in self._entries]
+        return sha256(json.dumps(state).encode()).hexdigest()

@@ -1,0 +1,217 @@
+"""A release in, measured figures out, targets beside what was reached."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from scalefp.data.images import save_png
+from scalefp.data.source import Source, resolve_source
+from scalefp.errors import UserError
+from scalefp.evaluation import plots, published
+from scalefp.evaluation.cache import Parts
+from scalefp.evaluation.features import INSTALL_HINT, choose_extractor
+from scalefp.evaluation.perceptual import Lpips
+from scalefp.evaluation.quality import measure_features, measure_hiding
+from scalefp.evaluation.removal import UNTOUCHED, Tampered, attempts, fine_tuning_wanted, losses_met
+from scalefp.evaluation.report import markdown, write_results
+from scalefp.evaluation.robustness import measure_point, points
+from scalefp.evaluation.samples import EvaluateConfig, Samples
+from scalefp.evaluation.sheets import perturbation_sheet, tampering_sheet
+from scalefp.evaluation.targets import LOSS, target_rows
+from scalefp.evaluation.unrelated import load_twin, measure_unrelated
+from scalefp.release.model import Model
+
+__all__ = ["EvaluateConfig", "evaluate", "hardware", "markdown", "write_results"]
+
+SHEETS = ("strengths.png", "tampered.png")
+# What no part depends on: files, which digests tell better, speed, and the choice of parts.
+NOT_SETTINGS = {
+    *("data", "unrelated", "twin", "feature_weights", "lpips_backbone"),
+    *("batch_size", "perturbations", "tamperings"),
+}
+
+
+def hardware() -> str:
+    """Processor (or GPU) and number of threads, for reports."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [ln for ln in cpuinfo.read_text().splitlines() if ln.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{name} ({os.cpu_count()} cores), {torch.get_num_threads()} threads used"
+
+
+def _public(config: EvaluateConfig) -> dict[str, Any]:
+    """The configuration without the folders of this machine, since results are published."""
+    named = {
+        name: path and Path(path).name
+        for name in ("data", "twin", "feature_weights", "lpips_backbone")
+        for path in [getattr(config, name)]
+    }
+    return asdict(config) | named | {"unrelated": [Path(s).name for s in config.unrelated]}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is opened before the first measurement, so that mistakes are found at once."""
+
+    extractor: nn.Module | None
+    lpips: Lpips | None
+    digests: dict[str, Any]  # of what is measured against
+
+
+def open_inputs(config: EvaluateConfig) -> Inputs:
+    """Check the configuration and open all that it names.
+
+    Raises:
+        UserError: numbers that cannot work, unknown names, missing or wrong weights, sources
+            without files.
+    """
+    config.check()
+    points(config)
+    attempts(config)
+    extractor = choose_extractor(config.features, config.feature_weights)
+    lpips = None if config.lpips_backbone is None else Lpips(config.lpips_backbone)
+    digests: dict[str, Any] = {"sources": []}
+    for source in [config.data, *config.unrelated]:
+        with Source(resolve_source(source)) as files:
+            if not files.names:
+                raise UserError(f"{source} holds no image: give another source.")
+            digests["sources"].append(files.digest())
+    if config.twin is not None:
+        load_twin(config.twin, config)
+        digests["twin"] = config.twin  # a bundled name
+        if (path := Path(config.twin)).is_file():
+            digests["twin"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    digests |= {"features": getattr(extractor, "name", None), "lpips": getattr(lpips, "name", None)}
+    return Inputs(extractor, lpips, digests)
+
+
+def _settings(model: Model, config: EvaluateConfig, inputs: Inputs) -> dict[str, Any]:
+    from scalefp import __version__
+
+    numbers = {name: x for name, x in asdict(config).items() if name not in NOT_SETTINGS}
+    return {
+        "scalefp": __version__,
+        "release": model.digest,
+        "config": numbers,
+        "inputs": inputs.digests,
+    }
+
+
+def _left_out(config: EvaluateConfig, inputs: Inputs) -> list[str]:
+    """A sentence for everything that needs what is not there."""
+    sentences = []
+    if inputs.extractor is None:
+        hint = f": `{INSTALL_HINT}`" if config.features == "auto" else ""
+        sentences.append(f"Left out: feature distances, without weights of an extractor{hint}.")
+    if inputs.lpips is None:
+        sentences.append("Left out: LPIPS, without a backbone (measure.lpips_backbone=FILE).")
+    if not plots.available():
+        sentences.append("Left out: plots, without matplotlib: `pip install scalefp[plot]`.")
+    return sentences
+
+
+def evaluate(
+    model: Model, config: EvaluateConfig, folder: str | Path | None = None
+) -> dict[str, Any]:
+    """Measure a release.
+
+    Args:
+        folder: where finished parts are kept (in ``parts/``, so that the same call after an
+            interruption goes on from there) and contact sheets are written; None for neither.
+
+    Returns:
+        Nested dictionaries of numbers, strings and lists, ready for JSON: ``model``, ``config``,
+        ``left_out``, ``reading`` (a list of points, clean files first), ``tampering``, ``hiding``,
+        ``features`` (None without an extractor), ``unrelated``, ``targets``, ``published``,
+        ``pictures``, ``environment``. All but the last are the same for the same release,
+        configuration and machine.
+
+    Raises:
+        UserError: as :func:`open_inputs` (all before the first measurement), sources in which no
+            image is usable, or a folder that cannot be written.
+    """
+    inputs = open_inputs(config)
+    begun = time.perf_counter()
+    samples = Samples(model, config)
+    tampered = Tampered(model, samples, inputs.extractor, config)
+    tries = attempts(config)
+
+    work: dict[str, Callable[[], Any]] = {
+        point.name: partial(measure_point, model, samples, point, config)
+        for point in points(config)
+    }
+    readings = list(work)
+    work["hiding"] = partial(measure_hiding, samples, inputs.lpips)
+    if inputs.extractor is not None:
+        work["features"] = partial(measure_features, inputs.extractor, samples, config)
+    work["unrelated"] = partial(measure_unrelated, model, samples, config)
+    if tries or fine_tuning_wanted(config):
+        work[UNTOUCHED] = tampered.nothing
+    for attempt in tries:
+        work[f"tampering {attempt.name}"] = partial(tampered.attempt, attempt)
+    if fine_tuning_wanted(config):
+        work["fine-tuning"] = tampered.fine_tuning
+
+    kept = None if folder is None else Path(folder) / "parts"
+    parts = Parts(kept, _settings(model, config, inputs))
+    for count, what in (
+        (parts.finished, "finished parts are taken over"),
+        (parts.foreign, "parts of another release or configuration are measured again"),
+    ):
+        if count:
+            print(f"{kept}: {count} {what}", file=sys.stderr)
+    found = {}
+    with tqdm(work.items(), "evaluating", unit="part") as bar:
+        for name, measure in bar:
+            bar.set_postfix_str(name)
+            found[name] = parts.get(name, measure)
+
+    rows = [found[f"tampering {attempt.name}"] for attempt in tries] + found.get("fine-tuning", [])
+    results: dict[str, Any] = {
+        "model": {"digest": model.digest, **asdict(model.config)},
+        "config": _public(config),
+        "left_out": _left_out(config, inputs),
+        "reading": [found[name] for name in readings],
+        "tampering": {
+            "untouched": found.get(UNTOUCHED),
+            "rows": rows,
+            "at_loss": losses_met(found[UNTOUCHED], rows, LOSS) if rows else {},
+        },
+        "hiding": found["hiding"],
+        "features": found.get("features"),
+        "unrelated": found["unrelated"],
+    }
+    results["targets"] = target_rows(results)
+    results["published"] = published.sources()
+    results["pictures"] = list(plots.drawable(results)) if plots.available() else []
+    if folder is not None:
+        strengths, weights = (Path(folder) / name for name in SHEETS)
+        save_png(strengths, perturbation_sheet(samples, points(config), config))
+        save_png(weights, tampering_sheet(samples, tries, config))
+        results["pictures"] += SHEETS
+    results["environment"] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "parts_taken_over": parts.finished,
+        "hardware": hardware(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    return results

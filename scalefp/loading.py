@@ -1,0 +1,71 @@
+"""Releases by name: loading one, whichever of the two kinds it is.
+
+A *release of a generator* (:class:`scalefp.Model`) makes and reads fingerprinted images, a
+*marker* (:class:`scalefp.Marker`) marks images and reads the marks. Both read,
+so registries, attribution and the service take either.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from scalefp.artificial.marker import Marker, read_marker
+from scalefp.errors import UserError
+from scalefp.release.container import kind_of
+from scalefp.release.model import Model, read_release
+
+BUNDLED = Path(str(files("scalefp") / "assets"))
+MARKER = "marker"  # the kind written in a marker's file
+
+
+def _locate(name_or_path: str | Path) -> Path:
+    """The file of a bundled name or of a path."""
+    bundled = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+    if str(name_or_path) in bundled:
+        return BUNDLED / f"{name_or_path}.safetensors"
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise UserError(
+            f"There is no release {str(name_or_path)!r}: give the path of a release file "
+            f"or a bundled name ({', '.join(bundled) or 'none is bundled'})."
+        )
+    return path
+
+
+def load(name_or_path: str | Path) -> Model | Marker:
+    """Load a release of either kind: a bundled name (``emoji``) or the path of a release file.
+
+    Raises:
+        UserError: neither, or the file is damaged or no release.
+    """
+    path = _locate(name_or_path)
+    return read_marker(path) if kind_of(path) == MARKER else read_release(path)
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """As :func:`load`, for what needs a generator.
+
+    Raises:
+        UserError: as :func:`load`, or it is a marker.
+    """
+    path = _locate(name_or_path)
+    if kind_of(path) == MARKER:
+        raise UserError(
+            f"{name_or_path} is a marker, which marks images and generates none: "
+            "give the release of a generator, as `scalefp train` writes it"
+        )
+    return read_release(path)
+
+
+def load_marker(name_or_path: str | Path) -> Marker:
+    """As :func:`load`, for what marks images or reads the marks.
+
+    Raises:
+        UserError: as :func:`load`, or it is the release of a generator.
+    """
+    path = _locate(name_or_path)
+    if kind_of(path) == "release":
+        raise UserError(
+            f"{name_or_path} is the release of a generator, which marks no images: "
+            "give a marker, as `scalefp artificial train` writes it"
+        )
+    return read_marker(path)

@@ -1,0 +1,96 @@
+"""The release in memory: generator and decoder of one training, as their owner uses them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scalefp.config import ModelConfig
+from scalefp.key import Key
+from scalefp.networks.decoder import Decoder
+from scalefp.networks.generator import Generator
+from scalefp.release.container import load_release, load_strictly, save_tensors
+from scalefp.release.export import Ports, export
+from scalefp.release.folding import Folding
+from scalefp.release.instance import Instance
+from scalefp.release.reader import Reader
+
+
+class Model(Reader):
+    """A release: the secret generator and decoder, and where they come from.
+
+    What instantiates and what decodes is prepared from the networks on first use: a change of
+    their weights afterwards goes unseen. Attributes as of :class:`scalefp.release.reader.Reader`.
+    """
+
+    config: ModelConfig
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        generator: Generator,
+        decoder: Decoder,
+        *,
+        training: dict[str, Any],
+        digest: str,
+    ) -> None:
+        super().__init__(decoder, training=training, digest=digest)
+        self.config = config
+        self.generator = generator.requires_grad_(False).eval()
+
+    @cached_property
+    def _folding(self) -> Folding:
+        return Folding(self.generator)
+
+    def instantiate(self, key: Key) -> Instance:
+        """The recipient's network for ``key``; see :func:`scalefp.release.instance.instantiate`."""
+        return self._folding(key)
+
+    def instantiate_many(self, keys: Iterable[Key]) -> Iterator[Instance]:
+        """The instances of ``keys`` in their order, each made when it is asked for."""
+        return map(self.instantiate, keys)
+
+    def export_decoder(self, path: str | Path, *, format: str) -> None:
+        """Write the decoder for other runtimes: ``onnx`` or ``pt2`` (``torch.export``).
+
+        Both take ``images`` [b, 3, R, R] in [-1, 1] of any batch size and give ``logits`` [b, n]
+        and ``latents`` [b, dz]. The file is as secret as the release.
+
+        Raises:
+            UserError: unknown format, or the packages for ONNX are not installed.
+        """
+        size = self.config.resolution
+        ports = Ports("images", ["logits", "latents"], torch.zeros(2, 3, size, size))
+        export(self._reader, ports, path, format=format)
+
+
+def save_release(
+    path: str | Path,
+    config: ModelConfig,
+    generator: Generator,
+    decoder: Decoder,
+    *,
+    training: dict[str, Any],
+) -> None:
+    """Write a release file: both networks, sizes and a note on the training. Atomic."""
+    networks = nn.ModuleDict({"generator": generator, "decoder": decoder})
+    header = {"model": dataclasses.asdict(config), "training": training}
+    save_tensors(path, "release", networks.state_dict(), header)
+
+
+def read_release(path: Path) -> Model:
+    """Read a file of :func:`save_release`.
+
+    Raises:
+        UserError: missing, damaged, or of another kind.
+    """
+    tensors, config, training = load_release(path, "release", ModelConfig)
+    generator, decoder = Generator(config), Decoder(config)
+    load_strictly(nn.ModuleDict({"generator": generator, "decoder": decoder}), tensors, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Model(config, generator, decoder, training=training, digest=digest)

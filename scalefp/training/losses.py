@@ -1,0 +1,110 @@
+"""The named loss terms. Pure functions of tensors; nothing here calls backward.
+
+b images, n key bits (n_active of them switched on), dz latent width. Images come in pairs: rows
+2i and 2i + 1 share a latent and differ in their keys.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scalefp.networks.frames import distance
+
+
+def discriminator_terms(real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+    """Logistic loss of the discriminator on logits [b] (Goodfellow et al. 2014)."""
+    return {
+        "real": F.softplus(-real_logits.float()).mean(),
+        "fake": F.softplus(fake_logits.float()).mean(),
+    }
+
+
+def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
+    """Half the mean squared gradient norm at real images (Mescheder et al. 2018, eq. 9).
+
+    ``real`` [b, 3, H, W] must require gradients and have produced ``real_logits`` [b].
+    """
+    (gradient,) = torch.autograd.grad(real_logits.float().sum(), real, create_graph=True)
+    return gradient.float().square().sum(dim=(1, 2, 3)).mean() / 2
+
+
+def adversarial(fake_logits: Tensor) -> Tensor:
+    """Non-saturating logistic loss of the generator on logits [b] (Goodfellow et al. 2014)."""
+    return F.softplus(-fake_logits.float()).mean()
+
+
+def consistency(images: Tensor) -> Tensor:
+    """Pixel MSE between the two images of each latent; images [b, 3, H, W] in pairs."""
+    return F.mse_loss(images[0::2].float(), images[1::2].float())
+
+
+def key_bits(logits: Tensor, bits: Tensor, n_active: int) -> Tensor:
+    """Binary cross-entropy of the active bits; logits [b, n], bits [b, n] in {0, 1}."""
+    return F.binary_cross_entropy_with_logits(
+        logits[:, :n_active].float(), bits[:, :n_active].float()
+    )
+
+
+def generator_terms(
+    *,
+    fake_logits: Tensor,
+    key_logits: Tensor,
+    bits: Tensor,
+    n_active: int,
+    recovered: Tensor,
+    z: Tensor,
+    images: Tensor,
+    frame: Tensor | None = None,
+    located: Tensor | None = None,
+    astray: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Terms of generator and decoder (Yu et al., ICLR 2022, eqs. 1-4), unweighted.
+
+    Args:
+        fake_logits: discriminator on the images [b].
+        key_logits: decoder's logits [b, n].
+        bits: the keys' bits [b, n].
+        n_active: number of leading bits that count.
+        recovered: decoder's latent [b, dz].
+        z: the latents [b, dz].
+        images: generated images in pairs [b, 3, H, W].
+        frame: which part of its image the decoder was shown [b, 2, 3]; with it comes ``located``,
+            the decoder's estimate, and the term ``geometry``, their distance in half images.
+        astray: decoder's logits [b / 4, n] of every fourth image read at wrong frames, for the
+            term ``elsewhere``: there the best it can say is that it does not know.
+    """
+    terms = {
+        "adversarial": adversarial(fake_logits),
+        "latent": F.mse_loss(recovered.float(), z.float()),
+        "bits": key_bits(key_logits, bits, n_active),
+        "consistency": consistency(images),
+    }
+    if frame is not None and located is not None:
+        terms["geometry"] = distance(located, frame).mean()
+    if astray is not None:
+        terms["elsewhere"] = key_bits(astray, bits[::4], n_active)
+    return terms
+
+
+def path_lengths(images: Tensor, embedding: Tensor, noise: Tensor) -> Tensor:
+    """|J^T y| for each image (Karras et al. 2020, eq. 4): how fast it moves with the embedding.
+
+    Args:
+        images: [b, 3, H, W], produced from ``embedding``.
+        embedding: key embedding [b, e], requiring gradients.
+        noise: standard normal, shaped as the images.
+
+    Returns:
+        [b], differentiable.
+    """
+    scaled = noise / math.sqrt(images.shape[2] * images.shape[3])
+    (gradient,) = torch.autograd.grad((images.float() * scaled).sum(), embedding, create_graph=True)
+    return gradient.square().sum(dim=1).sqrt()
+
+
+def total(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """Weighted sum of the terms named in ``weights``; a weight of 0 leaves its term out."""
+    used = [weight * terms[name] for name, weight in weights.items() if weight]
+    return torch.stack(used).sum()

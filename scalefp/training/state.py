@@ -1,0 +1,159 @@
+"""Everything a training is made of: networks, their averages, optimizers, and how far it is."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from scalefp.config import OptimizerConfig, TrainConfig, flat_options
+from scalefp.errors import UserError
+from scalefp.networks.decoder import Decoder
+from scalefp.networks.discriminator import Discriminator
+from scalefp.networks.generator import Generator
+from scalefp.release.container import load_state, load_strictly, save_state
+from scalefp.release.model import save_release
+from scalefp.training.schedule import Progress
+
+# What a resumed run may change: nothing here alters what was learned so far.
+FREE_OPTIONS = ("name", "run.", "schedule.total_images")
+
+
+class State(Protocol):
+    """A dataclass of networks and optimizers, by the names they are saved under, and a progress."""
+
+    progress: Any  # a dataclass with the number of `images` seen
+
+
+def parts_of(state: State) -> dict[str, Any]:
+    """Networks and optimizers by name."""
+    return {name: part for name, part in vars(state).items() if name != "progress"}
+
+
+def save_training(path: Path, state: State, options: dict[str, Any]) -> None:
+    """Write a training: its networks and optimizers, how far they are, what they were made by."""
+    parts = {name: part.state_dict() for name, part in parts_of(state).items()}
+    progress = dataclasses.asdict(state.progress)
+    about = {"images": progress["images"], "progress": progress, "config": options}
+    save_state(path, {**about, **parts})
+
+
+def restore_training(
+    path: Path, state: State, options: dict[str, Any], *, binding: str = ""
+) -> None:
+    """Go on from a file of :func:`save_training`.
+
+    Args:
+        binding: only options whose names begin so have to be what they were; "" = all but
+            :data:`FREE_OPTIONS`.
+
+    Raises:
+        UserError: the file is damaged or missing, or belongs to a training with other options.
+    """
+    saved = load_state(path)
+    try:
+        before, progress = saved["config"], type(state.progress)(**saved["progress"])
+        for name in sorted(before.keys() | options.keys()):
+            bound = name.startswith(binding) and not name.startswith(FREE_OPTIONS)
+            if bound and before.get(name) != options.get(name):
+                raise UserError(
+                    f"{path.parent} holds a training with {name}={before.get(name)}, not "
+                    f"{options.get(name)}: "
+                    + ("set it so" if binding else "choose another name= or remove that folder")
+                )
+        for name, part in parts_of(state).items():
+            if isinstance(part, nn.Module):
+                load_strictly(part, saved[name], path)
+            else:
+                part.load_state_dict(saved[name])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a whole training checkpoint: remove it to start anew"
+        ) from error
+    state.progress = progress
+
+
+def adam(options: OptimizerConfig, *learners: nn.Module) -> torch.optim.Optimizer:
+    """Adam for all parameters of these networks."""
+    parameters = [parameter for learner in learners for parameter in learner.parameters()]
+    betas = (options.beta1, options.beta2)
+    return torch.optim.Adam(parameters, lr=options.learning_rate, betas=betas, fused=True)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, current: nn.Module, options: OptimizerConfig, images: int) -> None:
+    """Move averaged weights towards those that a step has changed.
+
+    Early on the average is kept short.
+
+    Args:
+        images: number seen, those of the step included.
+    """
+    half_life = min(options.ema_images, 0.05 * images)
+    weights = [parameter.detach() for parameter in current.parameters()]
+    share = 1 - 0.5 ** (options.batch / half_life)
+    torch._foreach_lerp_(list[Tensor](average.parameters()), weights, share)
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """The networks and optimizers by the names they are saved under, and the progress."""
+
+    progress: Progress
+    generator: Generator
+    decoder: Decoder
+    discriminator: Discriminator
+    average_generator: Generator
+    average_decoder: Decoder
+    reader_optimizer: torch.optim.Optimizer  # of generator and decoder
+    discriminator_optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def build(cls, config: TrainConfig, device: torch.device) -> "TrainingState":
+        """A training before its first image; the same seed gives the same weights everywhere."""
+        torch.manual_seed(config.seed)
+        generator, decoder = Generator(config.model), Decoder(config.model)
+        if not config.fingerprint:
+            generator.embedding.ignore_keys_()
+        discriminator = Discriminator(config.model)
+        for network in (generator, decoder, discriminator):
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        generator.recompute_from = discriminator.recompute_from = config.run.recompute_from
+        return cls(
+            progress=Progress.start(config),
+            generator=generator,
+            decoder=decoder,
+            discriminator=discriminator,
+            average_generator=copy.deepcopy(generator).requires_grad_(False),
+            average_decoder=copy.deepcopy(decoder).requires_grad_(False),
+            reader_optimizer=adam(config.optimizer, generator, decoder),
+            discriminator_optimizer=adam(config.optimizer, discriminator),
+        )
+
+    def save(self, run_dir: Path, config: TrainConfig) -> None:
+        """Write ``state.pt`` and the release that the averaged networks make at this point."""
+        options = flat_options(config)
+        save_training(run_dir / "state.pt", self, options)
+        save_release(
+            run_dir / "release.safetensors",
+            config.model,
+            self.average_generator,
+            self.average_decoder,
+            training={"images": self.progress.images, "options": options},
+        )
+
+    def restore(self, run_dir: Path, config: TrainConfig) -> None:
+        """Go on from ``state.pt`` if there is one, else from ``start_from`` if that is given.
+
+        Raises:
+            UserError: it is damaged or missing, or belongs to a training with other options (of
+                ``start_from`` only the model's have to be the same).
+        """
+        path, binding = run_dir / "state.pt", ""
+        if not path.exists():
+            if not config.start_from:
+                return
+            path, binding = Path(config.start_from), "model."
+        restore_training(path, self, flat_options(config), binding=binding)

@@ -1,0 +1,368 @@
+"""Images in every format and mode come out as the RGB pixels a viewer shows; bad ones are named."""
+
+import struct
+import warnings
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from scalefp.data.images import (
+    MAX_PIXELS,
+    fit,
+    grid,
+    list_images,
+    read_image,
+    read_size,
+    save_png,
+    to_float,
+    to_pil,
+    to_tensor,
+    to_uint8,
+)
+from scalefp.errors import UserError
+from scalefp.files import atomic_path
+
+RED, WHITE = [255, 0, 0], [255, 255, 255]
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+Source = Path | str | bytes | BinaryIO | Image.Image
+
+
+def pixels(source: Source) -> np.ndarray:
+    image = read_image(source)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def photo(width: int = 40, height: int = 24) -> Image.Image:
+    """A smooth picture without any symmetry, which JPEG keeps well."""
+    y, x = np.mgrid[0:height, 0:width]
+    rgb = np.stack([x * 255 // width, y * 255 // height, (x + 2 * y) % 200], axis=2)
+    return Image.fromarray(rgb.astype(np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG whose header declares a size and whose pixels are missing."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = b"\x89PNG\r\n\x1a\n"
+    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(body)) + kind + body
+        chunks += struct.pack(">I", zlib.crc32(kind + body))
+    return chunks
+
+
+# Modes.
+
+
+def test_lossless_formats_are_bit_exact(tmp_path: Path) -> None:
+    expected = np.asarray(photo())
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(photo()))
+    with open(path, "rb") as stream:
+        for source in (path, str(path), path.read_bytes(), stream, photo()):
+            np.testing.assert_array_equal(pixels(source), expected)
+    np.testing.assert_array_equal(pixels(encode(photo(), "WEBP", lossless=True)), expected)
+
+
+def test_jpeg_is_close() -> None:
+    error = pixels(encode(photo(), "JPEG", quality=95)).astype(int) - np.asarray(photo())
+    assert np.abs(error).mean() < 4
+
+
+def test_bilevel_and_grey() -> None:
+    bits = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).convert("1")
+    np.testing.assert_array_equal(pixels(encode(bits))[:, :, 0], [[0, 255], [255, 0]])
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    result = pixels(encode(Image.fromarray(grey)))
+    for channel in range(3):
+        np.testing.assert_array_equal(result[:, :, channel], grey)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "RGBa"])
+def test_alpha_is_laid_on_white(mode: str) -> None:
+    rgba = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    rgba.putpixel((1, 0), (100, 100, 100, 255))
+    rgba.putpixel((2, 0), (0, 0, 0, 128))
+    image = rgba.convert(mode)
+    source = image if mode == "RGBa" else encode(image)  # RGBa exists in memory only
+    result = pixels(source)
+    assert result[0, 0].tolist() == WHITE
+    assert result[0, 1].tolist() == [100, 100, 100]
+    assert result[0, 2].tolist() == [127, 127, 127]
+
+
+def test_palette_with_and_without_transparency() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    assert pixels(encode(image)).tolist() == [[RED, [0, 0, 255]]]
+    assert pixels(encode(image, transparency=1)).tolist() == [[RED, WHITE]]
+    assert pixels(encode(image, transparency=bytes([255, 0]))).tolist() == [[RED, WHITE]]
+
+
+def test_colour_key_of_rgb_and_grey_png() -> None:
+    rgb = Image.new("RGB", (2, 1), (1, 2, 3))
+    rgb.putpixel((0, 0), (255, 0, 0))
+    assert pixels(encode(rgb, transparency=(1, 2, 3))).tolist() == [[RED, WHITE]]
+    grey = Image.fromarray(np.array([[7, 8]], np.uint8))
+    assert pixels(encode(grey, transparency=7))[0, :, 0].tolist() == [255, 8]
+
+
+def test_sixteen_bit_grey_keeps_its_high_byte() -> None:
+    values = np.array([[0, 255, 256, 0x1234, 0x8000, 0xFFFF]], np.uint16)
+    source = encode(Image.fromarray(values))
+    assert Image.open(BytesIO(source)).mode == "I;16"
+    expected = [0, 0, 1, 0x12, 0x80, 0xFF]
+    assert pixels(source)[0, :, 1].tolist() == expected
+    assert pixels(Image.fromarray(values.astype(np.int32)))[0, :, 1].tolist() == expected
+    keyed = Image.fromarray(values)
+    keyed.info["transparency"] = 0x1234
+    assert pixels(keyed)[0, :, 1].tolist() == [0, 0, 1, 255, 0x80, 0xFF]
+
+
+def test_cmyk_jpeg_shows_its_colours_not_the_inverse() -> None:
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # no cyan, full magenta and yellow: red
+    red, green, blue = pixels(encode(cmyk, "JPEG", quality=100))[8, 8]
+    assert red > 245 and green < 10 and blue < 10
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    source = encode(photo(), kind, exif=exif.tobytes(), **options)
+    upright = ImageOps.exif_transpose(Image.open(BytesIO(source)))
+    np.testing.assert_array_equal(pixels(source), np.asarray(upright))
+    again = read_image(read_image(source))  # must not be turned twice
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(upright))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_means_upright() -> None:
+    source = encode(photo(), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09garbage")
+    np.testing.assert_array_equal(pixels(source), np.asarray(photo()))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_first_frame_of_an_animation(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    source = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert pixels(source)[4, 4].tolist() == RED
+
+
+def test_the_given_image_is_not_changed() -> None:
+    image = Image.new("RGBA", (2, 2), (9, 9, 9, 9))
+    read_image(image)
+    assert image.mode == "RGBA" and image.getpixel((0, 0)) == (9, 9, 9, 9)
+
+
+# Refusals: one sentence, naming the file.
+
+
+def refusal(source: Source, name: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        read_image(source, name)
+    return str(caught.value)
+
+
+def test_missing_folder_empty_and_text(tmp_path: Path) -> None:
+    assert "does not exist" in refusal(tmp_path / "none.png")
+    assert "is a folder" in refusal(tmp_path)
+    (tmp_path / "empty.png").write_bytes(b"")
+    assert "empty.png is an empty file" in refusal(tmp_path / "empty.png")
+    (tmp_path / "text.png").write_text("hello")
+    assert "text.png is not an image" in refusal(tmp_path / "text.png")
+    assert "PNG, JPEG or WebP" in refusal(b"<svg>", name="b.svg")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
+def test_other_formats_are_named(kind: str) -> None:
+    message = refusal(encode(photo(), kind), name="picture")
+    assert f"picture is a {kind} file" in message and "convert it" in message
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_truncated_anywhere(kind: str, tmp_path: Path) -> None:
+    whole = encode(photo(), kind)
+    path = tmp_path / "cut.img"
+    for share in (0.1, 0.5, 0.8):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        assert "cut.img is " in refusal(path)
+
+
+@given(st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b""]), st.binary(max_size=200))
+def test_hostile_bytes_give_a_user_error(magic: bytes, body: bytes) -> None:
+    refusal(magic + body)
+
+
+@given(st.data())
+def test_flipped_bytes_give_an_image_or_a_user_error(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
+    source = bytearray(encode(photo(), kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        source[data.draw(st.integers(0, len(source) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert read_image(bytes(source)).mode == "RGB"
+    except UserError as error:
+        assert "the image" in str(error)
+
+
+def test_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", decode)
+    message = refusal(png_header(20_000, 20_000), name="bomb.png")
+    assert message.startswith("bomb.png is 20000x20000 pixels") and "100 megapixels" in message
+
+
+def test_webp_bomb_is_refused() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    source = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    for side in (12_000, 60_000):  # within Pillow's own limit, and beyond it
+        source[24:27] = source[27:30] = (side - 1).to_bytes(3, "little")
+        message = refusal(bytes(source), name="bomb.webp")
+        assert "bomb.webp is" in message and "make it smaller" in message
+
+
+def test_pillows_own_limit_does_not_interfere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)  # photo() has 960: Pillow would warn
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind in ("PNG", "JPEG", "WEBP"):
+            tensor = to_tensor([read_image(encode(photo(), kind))], 16)
+            assert tensor.shape == (1, 3, 16, 16)
+
+
+def test_limit_is_inclusive() -> None:
+    side = int(MAX_PIXELS**0.5)
+    assert "truncated or corrupt" in refusal(png_header(side, side))
+    assert "megapixels" in refusal(png_header(side, side + 1))
+
+
+# The size alone.
+
+
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.integers(1, 90), st.integers(1, 90))
+def test_the_size_is_in_the_header(kind: str, width: int, height: int) -> None:
+    body = encode(Image.new("RGB", (width, height), "red"), kind)
+    assert read_size(BytesIO(body), "a") == (width, height)
+
+
+def test_the_size_of_what_is_broken_further_on() -> None:
+    assert read_size(BytesIO(png_header(30, 20)), "a") == (30, 20)
+
+
+@given(
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8"]), st.binary(max_size=60)
+)
+def test_no_bytes_make_reading_the_size_fail_in_another_way(magic: bytes, body: bytes) -> None:
+    try:
+        assert min(read_size(BytesIO(magic + body), "a.png")) >= 0
+    except UserError as error:
+        assert "a.png" in str(error)
+
+
+def test_a_bomb_has_no_size_worth_knowing() -> None:
+    with pytest.raises(UserError, match="a.png is 20000x20000 .* megapixels"):
+        read_size(BytesIO(png_header(20_000, 20_000)), "a.png")
+
+
+# Pixels and tensors.
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=300))
+def test_uint8_float_round_trip(values: list[int]) -> None:
+    tensor = torch.tensor(values, dtype=torch.uint8)
+    as_float = to_float(tensor)
+    assert as_float.dtype == torch.float32 and as_float.abs().max() <= 1
+    assert torch.equal(to_uint8(as_float), tensor)
+
+
+def test_all_256_values_and_the_ends() -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(to_float(every)), every)
+    assert to_float(every)[[0, 255]].tolist() == [-1.0, 1.0]
+    assert to_uint8(torch.tensor([-7.0, -1.0, 0.0, 1.0, 7.0])).tolist() == [0, 0, 128, 255, 255]
+    with pytest.raises(UserError, match="uint8"):
+        to_float(torch.zeros(3))
+
+
+def test_to_tensor_keeps_pixels_of_the_right_size() -> None:
+    square = photo(32, 32)
+    tensor = to_tensor([square, square.convert("L")], 32)
+    np.testing.assert_array_equal(tensor[0].permute(1, 2, 0).numpy(), np.asarray(square))
+    np.testing.assert_array_equal(tensor[1, 2].numpy(), np.asarray(square.convert("L")))
+    np.testing.assert_array_equal(np.asarray(to_pil(tensor)[0]), np.asarray(square))
+    assert to_tensor([], 16).shape == (0, 3, 16, 16)
+
+
+def test_fit_takes_the_middle() -> None:
+    wide = Image.new("RGB", (30, 10), "blue")
+    wide.paste("red", (10, 0, 20, 10))  # the middle third
+    assert np.asarray(fit(wide, 10)).reshape(-1, 3).tolist() == [RED] * 100
+    tall = wide.transpose(Image.Transpose.ROTATE_90)
+    assert np.asarray(fit(tall, 16)).reshape(-1, 3).tolist() == [RED] * 256
+    expected = photo(40, 24).crop((8, 0, 32, 24)).resize((16, 16), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(np.asarray(fit(photo(40, 24), 16)), np.asarray(expected))
+
+
+def test_to_pil_takes_floats_and_refuses_other_shapes() -> None:
+    image = to_pil(torch.full((1, 3, 4, 5), 1.0))[0]
+    assert image.size == (5, 4) and image.getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(UserError, match="shape"):
+        to_pil(torch.zeros(3, 4, 4))
+
+
+def test_grid_places_images_row_by_row() -> None:
+    images = torch.stack([torch.full((3, 4, 6), v, dtype=torch.uint8) for v in (10, 20, 30)])
+    sheet = np.asarray(grid(images, columns=2, pad=1))
+    assert sheet.shape == (2 * 5 + 1, 2 * 7 + 1, 3)
+    assert [sheet[1, 1, 0], sheet[1, 8, 0], sheet[6, 1, 0], sheet[6, 8, 0]] == [10, 20, 30, 255]
+    with pytest.raises(UserError):
+        grid(images[:0], columns=2)
+
+
+# Writing.
+
+
+def test_save_png_round_trip_and_no_leftovers(tmp_path: Path) -> None:
+    save_png(tmp_path / "a.png", photo())
+    save_png(tmp_path / "a.png", photo(8, 8))  # replaces
+    np.testing.assert_array_equal(pixels(tmp_path / "a.png"), np.asarray(photo(8, 8)))
+    with pytest.raises(UserError, match="cannot write"):
+        save_png(tmp_path / "none" / "a.png", photo())
+    with pytest.raises(UserError, match="cannot write"):
+        save_png(tmp_path / "a.png" / "b.png", photo())
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.png") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    np.testing.assert_array_equal(pixels(tmp_path / "a.png"), np.asarray(photo(8, 8)))
+
+
+def test_list_images(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("z.PNG", "a.jpeg", "b/c.webp", "b/d.JPG", "note.txt"):
+        (tmp_path / name).write_bytes(b"")
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert found == ["a.jpeg", "b/c.webp", "b/d.JPG", "z.PNG"]
+    with pytest.raises(UserError, match="not a folder"):
+        list_images(tmp_path / "none")

@@ -1,0 +1,272 @@
+"""experiments/artificial-fingerprints: adversaries who look for marks, in images and outputs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+
+import adversary
+import scene
+import secrecy
+import secrecy_report
+from adversary import Training
+from detectors.examples import Examples
+from detectors.filters import high_pass_filters
+from detectors.rich_model import rich_features
+from experiment_scripts import SIZE, call, pictures, write_pictures
+from intervals import wilson
+from outputs import Outputs
+from scalefp.artificial.marker import Marker
+from scores import accuracy_figures, ranked
+
+
+def add_marks(images: torch.Tensor, carriers: torch.Tensor, seed: int) -> torch.Tensor:
+    """Random signs of fixed carriers [c, 3, SIZE, SIZE], at 6 grey levels."""
+    signs = torch.randint(0, 2, (len(images), len(carriers)), generator=_draw(seed)) * 2.0 - 1
+    marks = torch.einsum("bc,cxyz->bxyz", signs, carriers)
+    marks = 6 * marks / marks.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return (images + marks).clamp(0, 255).round().to(torch.uint8)
+
+
+def _draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def carriers() -> torch.Tensor:
+    return torch.randn(8, 3, SIZE, SIZE, generator=_draw(7))
+
+
+# The scores.
+
+
+def test_the_interval_is_wilsons() -> None:
+    # Of 8 in 10: the roots of (p - 0.8)^2 = z^2 p (1 - p) / 10.
+    z2 = 1.959964**2
+    roots = np.sort(np.roots([1 + z2 / 10, -(1.6 + z2 / 10), 0.64]))
+    assert wilson(8, 10) == pytest.approx(roots)
+    assert wilson(0, 10)[0] == 0 and wilson(10, 10)[1] == 1
+    low, high = wilson(5000, 10_000)
+    assert high - low == pytest.approx(2 * 1.959964 * 0.5 / 100, rel=1e-3)
+
+
+def test_accuracy_counts_both_classes_and_groups_add_scores() -> None:
+    clean = np.array([-1.0] * 24 + [2.0] * 8)  # a quarter wrong, but the first group sums below 0
+    marked = np.array([3.0] * 32)
+    found = accuracy_figures(clean, marked)
+    assert found["images"] == 64 and found["accuracy"] == 56 / 64
+    assert found["ranked"] == 1.0
+    # Groups of 16: -16, then 8 * -1 + 8 * 2 = 8, which is wrong; both marked ones are right.
+    assert found["group"] == {"groups": 4, "accuracy": 0.75, "ci95": wilson(3, 4)}
+    assert accuracy_figures(clean[:10], marked[:10])["group"] is None
+
+
+def test_ranking_counts_ties_half() -> None:
+    assert ranked(np.array([0.0, 1.0]), np.array([1.0, 2.0])) == 0.875
+    assert ranked(np.zeros(3), np.zeros(5)) == 0.5
+
+
+# The adversary.
+
+
+def test_high_pass_filters_take_no_notice_of_flat_and_slanted_pictures() -> None:
+    filters = high_pass_filters().double()
+    assert torch.allclose(filters.sum(dim=(1, 2)), torch.zeros(7).double(), atol=1e-6)
+    x = torch.arange(5.0).double().expand(5, 5)
+    for slope in (x, x.T):  # all but those of first order
+        slopes = (filters[2:] * slope).sum(dim=(1, 2))
+        assert torch.allclose(slopes, torch.zeros(5).double(), atol=1e-6)
+    assert torch.equal(filters.flatten(1).abs().amax(dim=1), torch.ones(7).double())
+
+
+def test_the_rich_model_counts_pairs_of_neighbours() -> None:
+    found = rich_features(pictures(3)).unflatten(1, (-1, 25))
+    assert found.shape == (3, 2 * 2 * 21, 25)
+    assert torch.allclose(found.square().sum(dim=2), torch.ones(3, 84))
+    flat = rich_features(torch.full((1, 3, SIZE, SIZE), 99, dtype=torch.uint8))
+    assert torch.equal(flat.unflatten(1, (-1, 25))[0, :, 12], torch.ones(84))  # 0 beside 0
+
+
+@pytest.mark.parametrize("name", ["rich model", "carriers"])
+def test_an_obvious_mark_is_found_and_no_mark_is_not(name: str, carriers: torch.Tensor) -> None:
+    own, test = pictures(240, seed=1), pictures(400, seed=2)
+    clean, other = test[:200], test[200:]
+    examples = Examples(own, add_marks(own, carriers, seed=3), paired=True)
+    detect = adversary.train(name, examples, Training(images=0, carriers=8, seed=0))
+    marked = add_marks(other, carriers, seed=4)
+    assert accuracy_figures(detect(clean), detect(marked))["accuracy"] > 0.95
+    low, high = accuracy_figures(detect(clean), detect(other))["ci95"]
+    assert low < 0.5 < high
+
+
+def test_without_pairs_the_mark_of_one_key_is_found(carriers: torch.Tensor) -> None:
+    signs = torch.randint(0, 2, (8,), generator=_draw(5)) * 2.0 - 1
+    key = torch.einsum("c,cxyz->xyz", signs, carriers)[None]
+    own, published, test = (pictures(200, seed=seed) for seed in (1, 2, 3))
+    fixed = (published + 2 * key / key.std()).clamp(0, 255).round().to(torch.uint8)
+    examples = Examples(own, fixed, paired=False)
+    detect = adversary.train("carriers", examples, Training(images=0, carriers=8, seed=0))
+    marked = (test[100:] + 2 * key / key.std()).clamp(0, 255).round().to(torch.uint8)
+    assert accuracy_figures(detect(test[:100]), detect(marked))["accuracy"] > 0.95
+    same = Examples(own, published, paired=False)
+    detect = adversary.train("carriers", same, Training(images=0, carriers=8, seed=0))
+    assert accuracy_figures(detect(test[:100]), detect(test[100:]))["accuracy"] < 0.65
+
+
+@pytest.mark.parametrize("name", ["network", "high-pass network"])
+def test_networks_learn_the_obvious(name: str) -> None:
+    clean = pictures(64, seed=1)
+    noise = 30 * torch.randn(clean.shape, generator=_draw(2))
+    noisy = (clean + noise).clamp(0, 255).to(torch.uint8)
+    training = Training(images=64 * 24, carriers=0, seed=0)
+    detect = adversary.train(name, Examples(clean, noisy, paired=True), training)
+    test = pictures(40, seed=3)
+    again = (test + 30 * torch.randn(test.shape, generator=_draw(4))).clamp(0, 255)
+    assert accuracy_figures(detect(test), detect(again.to(torch.uint8)))["accuracy"] > 0.9
+
+
+def test_examples_are_split_by_class() -> None:
+    examples = Examples(pictures(10), pictures(20), paired=False)
+    training, held_out = examples.split(0.2)
+    assert [len(x) for x in (training.clean, training.marked)] == [8, 16]
+    assert torch.equal(held_out.marked, examples.marked[16:])
+
+
+# The adversary's generators, and the owner's.
+
+
+def test_telling_two_generators_apart_is_not_finding_marks() -> None:
+    """Colours that one pair of generators happens to differ in are found, and proven worthless by
+    images and by another pair that differs in them the other way round."""
+
+    def tinted(seed: int, shift: int) -> torch.Tensor:
+        return (pictures(60, seed).int() + shift).clamp(0, 255).to(torch.uint8)
+
+    pairs = [
+        Examples(tinted(1, 0), tinted(2, 40), paired=False),
+        Examples(tinted(3, 40), tinted(4, 0), paired=False),
+    ]
+    known = Examples(pictures(60, seed=5), pictures(60, seed=5), paired=True)
+    training = Training(images=64 * 16, carriers=8, seed=0)
+    learn = adversary.learn_from_generators
+    detect, alone = learn("network", pairs[:1], training, known)
+    assert accuracy_figures(detect(tinted(6, 0)), detect(tinted(7, 40)))["accuracy"] > 0.9
+    assert alone == 0.5
+    _, together = learn("network", pairs, training, known)
+    assert together < 0.3
+
+
+def test_carriers_are_known_from_images_and_weighed_on_outputs(carriers: torch.Tensor) -> None:
+    own = pictures(240, seed=1)
+    known = Examples(own, add_marks(own, carriers, seed=3), paired=True)
+    # Each set of outputs shows one key only, and the owner's is another.
+    mine, theirs = (add_marks(pictures(1), carriers, seed) - pictures(1).int() for seed in (5, 6))
+    outputs = Examples(pictures(150, seed=2), _with(mine, pictures(150, seed=3)), paired=False)
+    detect, _ = adversary.learn_from_generators(
+        "carriers", [outputs], Training(images=0, carriers=8, seed=0), known
+    )
+    found = accuracy_figures(
+        detect(pictures(150, seed=4)), detect(_with(theirs, pictures(150, seed=5)))
+    )
+    assert found["accuracy"] > 0.9
+
+
+def _with(residual: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    return (images + residual).clamp(0, 255).to(torch.uint8)
+
+
+def test_outputs_are_halved_and_paired(tmp_path: Path) -> None:
+    few = str(write_pictures(tmp_path, 20))
+    outputs = Outputs(
+        {"clean": few, "marked": few, "control": None}, [few, few], {"shadow": [few]}, SIZE
+    )
+    assert outputs.has("clean", "marked") and not outputs.has("clean", "control")
+    learned, kept = outputs.labelled("marked"), outputs.kept_back("marked")
+    assert torch.equal(torch.cat([learned.marked, kept]), outputs.sets["marked"])
+    assert [len(outputs.own["shadow"]), len(outputs.own["shadow"][0].clean)] == [1, 20]
+
+
+# Images.
+
+
+def test_marks_may_be_weaker_than_the_package_makes_them(marker: Marker) -> None:
+    images = pictures(8)
+    bits = torch.zeros(marker.config.n_bits, dtype=torch.uint8)
+    changed = [
+        float((scene.write(marker, images, bits, psnr) != images).float().mean())
+        for psnr in (50, 55, 60, 75)
+    ]
+    assert changed[0] > changed[1] > changed[2] > 0 and changed[3] == 0
+    assert torch.equal(scene.write(marker, images, bits, 50), marker.mark(images, bits, psnr=50))
+
+
+def test_secrecy_measures_all_threats_and_goes_on(
+    marker_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    data = write_pictures(tmp_path / "data", 460)
+    words = ["--marker", marker_file, "--shadow", marker_file, "--data", data, "--images", 460]
+    words += ["--psnr", 30, 60, "--detectors", "carriers", "--key", "ab" * 16]
+    words += ["--clean-samples", data, "--marked-samples", data, "--control-samples", data]
+    words += ["--own-clean-samples", data, data, "--shadow-samples", data, data]
+    words += ["--informed-samples", data]
+    words += ["--parts", tmp_path / "parts", "--out", tmp_path / "out"]
+    call(secrecy, monkeypatch, *words)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["marker"]
+    assert results["images"] == {"adversary": 184, "published": 138, "test": 128}
+    cases = [(row["psnr"], row["threat"]) for row in results["rows"]]
+    assert cases == [(psnr, threat) for psnr in (30.0, 60.0) for threat in scene.THREATS]
+    cases = [(row["learned"], row["threat"]) for row in results["generated"]]
+    assert cases == [
+        *(("images", threat) for _ in range(2) for threat in scene.THREATS),
+        *(("his own generators", threat) for threat in ("shadow", "informed")),
+        *(("these generators", threat) for threat in (secrecy.LABELLED, secrecy.CLEAN_PAIR)),
+    ]
+    # The same pictures on both sides: nothing to tell apart.
+    assert all(abs(row["accuracy"] - 0.5) < 0.1 for row in results["generated"])
+    assert all(row["control"]["ranked"] == 0.5 for row in results["generated"][:-2])
+    # What is perfect on images is seen to be worthless by who has generators of his own.
+    tried, untried = results["generated"][1], results["generated"][2]
+    assert tried["threat"] == "informed" and abs(tried["validation"] - 0.5) < 0.1
+    assert untried["threat"] == "the key" and untried["validation"] > 0.9
+    strong, weak = (r for r in results["rows"] if r["threat"] == "informed")
+    assert strong["accuracy"] > 0.9 and strong["accuracy"] >= weak["accuracy"]
+    strong, weak = (reading["psnr"] for reading in results["readings"])
+    assert round(strong) == 30 and weak > 60  # rounding to 8 bits takes a part of what is weak
+    assert str(tmp_path) not in results["command"]
+    page = (tmp_path / "out" / "table.md").read_text()
+    assert "| informed, 30 dB | <= 0.55 |" in page and "PSNR measured | owner, 1 image |" in page
+    assert (tmp_path / "out" / "marker.png").is_file()
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(adversary, "train", refuse)
+    call(secrecy, monkeypatch, *words)  # all parts are there
+
+
+def test_the_adversary_takes_what_did_best_on_his_own_examples() -> None:
+    case = {"threat": "shadow", "learned": "images"}
+    rows = [
+        {**case, "psnr": 38.0, "validation": 0.9, "accuracy": 0.5},
+        {**case, "psnr": 38.0, "validation": 0.8, "accuracy": 0.7},
+        {**case, "psnr": 40.0, "validation": 0.6, "accuracy": 0.6},
+    ]
+    assert secrecy_report.chosen(rows) == [rows[0], rows[2]]
+
+
+def test_own_generators_need_somebody_to_judge(
+    marker_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--marker", marker_file, "--shadow-samples", "a.zip"]
+    for more, message in (
+        ([], "--shadow-samples needs as many --own-clean-samples"),
+        (["--own-clean-samples", "b.zip"], "need --clean-samples and --marked-samples"),
+    ):
+        with pytest.raises(SystemExit):
+            call(secrecy, monkeypatch, *words, *more)
+        assert message in capsys.readouterr().err

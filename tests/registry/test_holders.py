@@ -1,0 +1,94 @@
+"""Holders: names as they are stored, files of names, and many names in little memory."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registries import MODEL
+from scalefp.errors import UserError
+from scalefp.registry.holders import Holders, clean_holder, read_holders
+from scalefp.registry.registry import Registry
+
+
+@pytest.mark.parametrize(
+    ("holder", "message"),
+    [
+        ("", "the holder is empty"),
+        (" \t\n", "the holder is empty"),
+        ("x" * 201, "has 201 characters, at most 200"),
+        ("a\nb", "cannot be printed"),
+        ("a\x00b", "cannot be printed"),
+        ("a\udc80b", "cannot be printed"),
+    ],
+)
+def test_bad_holder_is_refused_before_anything_is_created(tmp_path, holder, message):
+    path = tmp_path / "keys.db"
+    with pytest.raises(UserError, match=message):
+        Registry(path).issue(holder, MODEL)
+    assert not path.exists()
+
+
+def test_clean_names_are_stripped_and_in_one_unicode_form():
+    assert clean_holder(" E\u0301cole \n") == "\u00c9cole"
+    assert clean_holder("x" * 200) == "x" * 200
+
+
+# Files of names.
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("a\nb c\n", ["a", "b c"]),
+        ("a\r\nb", ["a", "b"]),
+        ("\ufeff\u00c9cole\n\n  \n b \n", ["\u00c9cole", "b"]),
+        ("a\na\n", ["a", "a"]),
+        ('"a, b"\n', ['"a, b"']),
+    ],
+)
+def test_a_file_names_one_holder_a_line(tmp_path, content, names):
+    path = tmp_path / "names.txt"
+    path.write_bytes(content.encode())
+    assert read_holders(path) == names
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "names no holder"),
+        (b"\n \n", "names no holder"),
+        (b"a\nb\tc\n", "names.txt, line 2: .*cannot be printed"),
+        (b"a\n\n" + b"x" * 201, "names.txt, line 3: .*201 characters"),
+        (b"a\n" + b"x" * 10**6, "names.txt, line 2: more than 800 bytes"),
+        (b"a\n\xff\n", "names.txt, line 2: this is not UTF-8"),
+    ],
+)
+def test_bad_files_are_refused_by_line(tmp_path, content, message):
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_holders(path)
+
+
+def test_unreadable_files_are_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "missing.txt"):
+        with pytest.raises(UserError, match=f"cannot read {path}"):
+            read_holders(path)
+
+
+# Many names.
+
+names = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=12)
+
+
+@given(st.lists(names, max_size=4))
+def test_many_names_are_a_sequence_like_any_other(parts):
+    expected = [name for part in parts for name in part]
+    holders = Holders.joined([Holders(part) for part in parts])
+    assert len(holders) == len(expected)
+    assert list(holders) == expected
+    assert [holders[i] for i in range(-len(expected), 0)] == expected
+    assert holders[1:-1] == expected[1:-1] and holders[::-2] == expected[::-2]
+    for beyond in (len(expected), -len(expected) - 1):
+        with pytest.raises(IndexError):
+            holders[beyond]

@@ -1,0 +1,152 @@
+"""Reading moved images, with a decoder made by hand: its logits are correlations with patterns."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scalefp.config import ModelConfig
+from scalefp.networks.decoder import Decoder
+from scalefp.networks.frames import orientations, similarity, warp
+from scalefp.release.alignment import SURE, above_noise, evenness, read
+
+SIZE, N_BITS = 32, 128
+
+
+@pytest.fixture(scope="module")
+def patterns():
+    """One smooth random pattern for each bit, [n, 3, 32, 32], orthonormal but for 10."""
+    noise = torch.randn(N_BITS, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    smooth = F.interpolate(noise, size=SIZE, mode="bicubic", align_corners=False)
+    return torch.linalg.qr(smooth.flatten(1).T)[0].T.reshape(N_BITS, 3, SIZE, SIZE) * 10
+
+
+def build(patterns, *, localizer=True):
+    """A decoder whose logits are the image's products with the patterns; its localizer always
+    answers "as it is"."""
+    decoder = Decoder(
+        ModelConfig(
+            resolution=SIZE,
+            n_bits=N_BITS,
+            latent_dim=4,
+            decoder_base=256,
+            decoder_max=16,
+            decoder_localizer=localizer,
+        )
+    ).requires_grad_(False)
+    decoder.output.weight.zero_()
+    decoder.content.weight.zero_()
+    carriers = F.pixel_unshuffle(patterns, 2).flatten(1)
+    decoder.carriers.weight.copy_(carriers / decoder.carriers.weight_gain)
+    if localizer:
+        decoder.localizer.output.weight.zero_()
+    return decoder
+
+
+@pytest.fixture(scope="module")
+def decoder(patterns):
+    return build(patterns)
+
+
+def marked(patterns, count=6):
+    """Images [count, 3, 32, 32] that carry random bits [count, 16]."""
+    bits = torch.randint(0, 2, (count, N_BITS), generator=torch.Generator().manual_seed(1))
+    return torch.einsum("bn,nchw->bchw", bits * 2.0 - 1, patterns) * 0.15, bits
+
+
+def accuracy(logits, bits):
+    return ((logits > 0) == (bits > 0)).float().mean().item()
+
+
+def moved(images, side=1.0, angle=0.0, x=0.0, y=0.0):
+    values = (torch.full((len(images),), float(value)) for value in (side, angle, x, y))
+    return warp(images, similarity(*values))
+
+
+def test_images_as_they_were_are_read_in_one_pass(patterns, decoder, monkeypatch):
+    images, bits = marked(patterns)
+    direct = decoder(images)[0]
+    assert (above_noise(direct) > SURE).all() and accuracy(direct, bits) == 1
+    monkeypatch.setattr("scalefp.release.alignment.find", None)  # would fail if it were called
+    torch.testing.assert_close(read(decoder, images), direct)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images: images.flip(3),
+        lambda images: images.flip(2),
+        lambda images: images.rot90(1, (2, 3)),
+        lambda images: images.rot90(3, (2, 3)),
+        lambda images: moved(images, side=0.8),
+        lambda images: moved(images, side=0.63),
+        lambda images: moved(images, angle=12),
+        lambda images: moved(images, angle=-27),
+        lambda images: moved(images, side=0.91, x=0.05, y=-0.06),
+    ],
+    ids=["mirrored", "upside down", "left", "right", "crop .8", "crop .63", "12", "-27", "aside"],
+)
+def test_moved_images_are_put_back_and_read(patterns, decoder, change):
+    images, bits = marked(patterns)
+    seen = change(images)
+    assert accuracy(decoder(seen)[0], bits) < 0.9
+    assert accuracy(read(decoder, seen), bits) > 0.95
+
+
+@pytest.mark.parametrize("off", [0, 0.12], ids=["exact", "aside"])
+def test_a_good_localizer_saves_what_trying_does_not_find(patterns, off):
+    decoder = build(patterns)
+    images, bits = marked(patterns)
+    place = dict(side=0.7, angle=20, x=0.2, y=-0.2)
+    seen = moved(images, **place)
+    assert accuracy(read(decoder, seen), bits) < 0.9
+    place["x"] += off  # what the localizer answers
+    frame = similarity(*(torch.tensor([float(value)]) for value in place.values()))[0]
+    change = (frame - torch.eye(2, 3)).flatten()
+    decoder.localizer.output.bias.copy_(change / decoder.localizer.output.bias_gain)
+    assert accuracy(read(decoder, seen), bits) > 0.95
+
+
+def test_each_image_is_read_by_itself(patterns, decoder):
+    images, _ = marked(patterns, count=4)
+    seen = torch.stack([images[0], images[1].flip(2), images[2], torch.zeros_like(images[3])])
+    together = read(decoder, seen)
+    for i in range(4):
+        torch.testing.assert_close(together[i], read(decoder, seen[i : i + 1])[0])
+
+
+def test_where_nothing_is_found_an_image_is_read_as_it_is(decoder):
+    noise = torch.randn(6, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 0.2
+    torch.testing.assert_close(read(decoder, noise), decoder(noise)[0])
+
+
+def test_without_a_localizer_images_are_read_as_they_are(patterns):
+    decoder = build(patterns, localizer=False)
+    seen = marked(patterns)[0].flip(3)
+    torch.testing.assert_close(read(decoder, seen), decoder(seen)[0])
+
+
+def test_orientations_are_the_eight_symmetries_of_a_square():
+    image = torch.arange(16.0).reshape(1, 1, 4, 4)
+    seen = [warp(image, frame[None]).round() for frame in orientations()]
+    expected = [t.rot90(k, (2, 3)) for t in (image, image.flip(3)) for k in range(4)]
+    assert len({tuple(t.flatten().tolist()) for t in seen}) == 8
+    assert {tuple(t.flatten().tolist()) for t in seen} == {
+        tuple(t.flatten().tolist()) for t in expected
+    }
+
+
+def test_evenness_is_one_for_equal_sizes_and_two_over_pi_for_noise():
+    signs = torch.tensor([[1.0, -1, -1, 1], [2.5, 2.5, -2.5, 2.5]])
+    torch.testing.assert_close(evenness(signs), torch.ones(2))
+    noise = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    assert evenness(noise).item() == pytest.approx(2 / torch.pi, abs=0.01)
+    assert evenness(torch.tensor([1.0, 0, 0, 0])).item() == pytest.approx(0.25)
+    assert evenness(torch.zeros(4)) == 0
+
+
+def test_above_noise_is_standardised_for_noise_of_any_length():
+    for n in (64, 256):
+        noise = torch.randn(20_000, n, generator=torch.Generator().manual_seed(n))
+        values = above_noise(noise)
+        assert values.mean().item() == pytest.approx(0, abs=0.2)
+        assert values.std().item() == pytest.approx(1, abs=0.05)

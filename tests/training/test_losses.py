@@ -1,0 +1,229 @@
+"""Loss terms against closed forms, and that descending them goes the right way."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scalefp.networks.frames import identity_frame
+from scalefp.training.losses import (
+    consistency,
+    discriminator_terms,
+    generator_terms,
+    key_bits,
+    path_lengths,
+    r1_penalty,
+    total,
+)
+
+LN2 = math.log(2)
+SURE = 40.0  # a logit beyond doubt: softplus(-40) < 1e-17
+BITS = torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]])
+
+
+def signs(bits):
+    return bits.float() * 2 - 1
+
+
+def terms_of(logit=0.0, key_logits=None, bits=BITS, **changes):
+    """Terms of two images of one latent; perfect but for what is given."""
+    arguments = {
+        "fake_logits": torch.full((2,), logit),
+        "key_logits": SURE * signs(bits) if key_logits is None else key_logits,
+        "bits": bits,
+        "n_active": bits.shape[1],
+        "recovered": torch.ones(2, 3),
+        "z": torch.ones(2, 3),
+        "images": torch.zeros(2, 3, 4, 4),
+    }
+    return generator_terms(**{**arguments, **changes})
+
+
+# Adversarial.
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "expected"),
+    [
+        (0.0, 0.0, {"real": LN2, "fake": LN2}),
+        (SURE, -SURE, {"real": 0.0, "fake": 0.0}),
+        (-SURE, SURE, {"real": SURE, "fake": SURE}),
+    ],
+)
+def test_discriminator_loss_is_logistic(real, fake, expected):
+    terms = discriminator_terms(torch.full((5,), real), torch.full((3,), fake))
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, abs=1e-6)
+
+
+def test_discriminator_loss_is_the_mean_over_the_batch():
+    logits = torch.randn(6, generator=torch.Generator().manual_seed(0))
+    terms = discriminator_terms(logits, 2 * logits)
+    probability = torch.sigmoid(logits)
+    torch.testing.assert_close(terms["real"], -probability.log().mean())
+    torch.testing.assert_close(terms["fake"], -(1 - torch.sigmoid(2 * logits)).log().mean())
+
+
+@pytest.mark.parametrize(("logit", "expected"), [(0.0, LN2), (SURE, 0.0), (-SURE, SURE)])
+def test_generator_wants_to_be_taken_for_real(logit, expected):
+    assert terms_of(logit=logit)["adversarial"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_terms_of_a_perfect_generator_and_decoder_vanish():
+    terms = terms_of(logit=SURE)
+    assert set(terms) == {"adversarial", "latent", "bits", "consistency"}
+    for name, term in terms.items():
+        assert term.item() == pytest.approx(0, abs=1e-6), name
+
+
+def test_the_geometry_term_is_the_distance_of_the_frames():
+    still = identity_frame(2)
+    aside = still + torch.tensor([[0.0, 0.0, 0.3], [0.0, 0.0, 0.4]])
+    terms = terms_of(frame=aside, located=torch.stack([still[0], aside[1]]))
+    assert terms["geometry"].item() == pytest.approx(0.25, abs=1e-3)
+    assert "geometry" not in terms_of(frame=aside)  # no localizer, nothing to compare
+
+
+def test_half_precision_inputs_give_single_precision_losses():
+    half = terms_of(fake_logits=torch.zeros(2, dtype=torch.bfloat16))
+    assert all(term.dtype == torch.float32 for term in half.values())
+
+
+# Key bits, latent, consistency.
+
+
+def test_key_bits_closed_forms():
+    assert key_bits(torch.zeros(2, 4), BITS, 4).item() == pytest.approx(LN2)
+    assert key_bits(SURE * signs(BITS), BITS, 4).item() == pytest.approx(0, abs=1e-6)
+    assert key_bits(-SURE * signs(BITS), BITS, 4).item() == pytest.approx(SURE)
+    one_wrong = SURE * signs(BITS)
+    one_wrong[0, 0] *= -1
+    assert key_bits(one_wrong, BITS, 4).item() == pytest.approx(SURE / 8)
+
+
+def test_inactive_bits_do_not_count_even_if_they_are_nan():
+    logits = SURE * signs(BITS)
+    logits[:, 2:] = math.nan
+    assert key_bits(logits, BITS, 2).item() == pytest.approx(0, abs=1e-6)
+    assert terms_of(key_logits=logits, n_active=2)["bits"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_latent_term_is_the_mean_squared_error():
+    terms = terms_of(recovered=torch.tensor([[1.0, 1, 3], [0, 1, 1]]))
+    assert terms["latent"].item() == pytest.approx((4 + 1) / 6)
+
+
+def test_consistency_compares_the_two_images_of_each_latent_and_no_others():
+    images = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    pairs = images.repeat_interleave(2, dim=0)  # equal pairs, all latents different
+    assert consistency(pairs).item() == 0
+    pairs[1] += 0.5
+    assert consistency(pairs).item() == pytest.approx(0.25 / 6)
+    assert consistency(images.repeat(2, 1, 1, 1)).item() > 1  # the same images, not side by side
+
+
+# Regularization.
+
+
+def test_r1_of_a_linear_discriminator_is_half_its_squared_norm():
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 4, 4, generator=draw, requires_grad=True)
+    real = torch.randn(5, 3, 4, 4, generator=draw, requires_grad=True)
+    penalty = r1_penalty((real * weight).sum(dim=(1, 2, 3)), real)
+    torch.testing.assert_close(penalty, weight.square().sum() / 2)
+    (gradient,) = torch.autograd.grad(penalty, weight)  # it must train the discriminator
+    torch.testing.assert_close(gradient, weight)
+
+
+def test_r1_is_the_mean_over_images_of_different_slopes():
+    slopes = torch.tensor([1.0, 2, 3])
+    real = torch.randn(3, 1, 2, 2, requires_grad=True)
+    penalty = r1_penalty(slopes * real.sum(dim=(1, 2, 3)), real)
+    assert penalty.item() == pytest.approx((4 * (1 + 4 + 9) / 3) / 2)
+
+
+def test_path_length_of_a_linear_generator():
+    draw = torch.Generator().manual_seed(0)
+    jacobian = torch.randn(3 * 4 * 4, 7, generator=draw, requires_grad=True)
+    embedding = torch.randn(5, 7, generator=draw, requires_grad=True)
+    images = (embedding @ jacobian.T).reshape(5, 3, 4, 4)
+    noise = torch.randn(images.shape, generator=draw)
+    lengths = path_lengths(images, embedding, noise)
+    expected = (noise.reshape(5, -1) / 4 @ jacobian).norm(dim=1)  # |J^T y| / sqrt(H W)
+    torch.testing.assert_close(lengths, expected)
+    (gradient,) = torch.autograd.grad(lengths.sum(), jacobian)  # it must train the generator
+    assert gradient.abs().max() > 0
+
+
+def test_path_length_does_not_depend_on_resolution_for_equally_fast_pixels():
+    lengths = []
+    for size in (8, 64):
+        embedding = torch.ones(4, 1, requires_grad=True)
+        images = embedding[:, :, None, None].expand(-1, 3, size, size) * 1.0
+        draw = torch.Generator().manual_seed(0)
+        noise = torch.randn(4000, *images.shape[1:], generator=draw) if size == 8 else None
+        if noise is None:  # E|sum of noise| / size is the same at any size: sqrt(3) sqrt(2 / pi)
+            noise = torch.randn(400, *images.shape[1:], generator=draw)
+        embedding = torch.ones(len(noise), 1, requires_grad=True)
+        images = embedding[:, :, None, None].expand(-1, 3, size, size) * 1.0
+        lengths.append(path_lengths(images, embedding, noise).mean().item())
+    assert lengths == pytest.approx([math.sqrt(6 / math.pi)] * 2, rel=0.1)
+
+
+# Total.
+
+
+def test_total_is_the_weighted_sum():
+    terms = {"a": torch.tensor(2.0), "b": torch.tensor(3.0), "unused": torch.tensor(5.0)}
+    assert total(terms, {"a": 1.0, "b": 0.5}).item() == 3.5
+
+
+def test_weight_zero_leaves_a_term_out_even_if_it_is_nan():
+    x = torch.tensor(2.0, requires_grad=True)
+    terms = {"good": x.square(), "bad": x * math.nan}
+    loss = total(terms, {"good": 1.0, "bad": 0.0})
+    loss.backward()
+    assert loss.item() == 4
+    assert x.grad is not None and x.grad.item() == 4
+    assert math.isnan(total(terms, {"good": 1.0, "bad": 1e-9}).item())
+
+
+def test_a_weight_for_a_term_that_does_not_exist_is_an_error():
+    with pytest.raises(KeyError):
+        total({"a": torch.tensor(1.0)}, {"typo": 1.0})
+
+
+# Descent.
+
+
+def test_descending_moves_every_quantity_the_right_way():
+    fake_logits = torch.zeros(2, requires_grad=True)
+    key_logits = torch.zeros(2, 4, requires_grad=True)
+    recovered = torch.tensor([[2.0, 0.0, 1.0]] * 2, requires_grad=True)
+    images = torch.stack([torch.ones(3, 2, 2), -torch.ones(3, 2, 2)]).requires_grad_()
+    leaves = {
+        "fake_logits": fake_logits, "key_logits": key_logits,
+        "recovered": recovered, "images": images,
+    }  # fmt: skip
+    weights = {"adversarial": 1.0, "latent": 1.0, "bits": 1.0, "consistency": 1.0}
+    loss = total(terms_of(**leaves), weights)
+    gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    assert (gradients["fake_logits"] < 0).all()  # more real
+    assert torch.equal(-gradients["key_logits"].sign(), signs(BITS))  # towards the key
+    assert torch.equal(-gradients["recovered"].sign(), (torch.ones(2, 3) - recovered).sign())
+    assert (gradients["images"][0] > 0).all() and (gradients["images"][1] < 0).all()  # together
+    stepped = {name: leaf.detach() - 0.1 * gradients[name] for name, leaf in leaves.items()}
+    assert total(terms_of(**stepped), weights) < loss
+
+
+def test_descending_the_discriminator_terms_separates_real_from_fake():
+    real, fake = torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
+    sum(discriminator_terms(real, fake).values()).backward()
+    assert (real.grad < 0).all() and (fake.grad > 0).all()
+
+
+def test_key_bits_gradient_is_the_error_of_the_probability():
+    logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (gradient,) = torch.autograd.grad(key_bits(logits, BITS, 4), logits)
+    torch.testing.assert_close(gradient, (torch.sigmoid(logits) - BITS) / 8)
+    assert F.binary_cross_entropy_with_logits(logits, BITS.float()) > 0

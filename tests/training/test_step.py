@@ -1,0 +1,187 @@
+"""A step in parts, with activations computed again, or compiled: the same step."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from scalefp.config import (
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)  # fmt: skip
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import save_png, to_pil
+from scalefp.errors import UserError
+from scalefp.networks.discriminator import Discriminator
+from scalefp.training import loop as training
+from scalefp.training.distributed import World
+from scalefp.training.losses import r1_penalty
+from scalefp.training.state import TrainingState
+from scalefp.training.step import Chance, split, step
+
+BATCH = 64
+NETWORKS = ("generator", "decoder", "discriminator", "average_generator", "average_decoder")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (80, 3, 16, 16), generator=draw, dtype=torch.uint8)
+    for number, picture in enumerate(to_pil(pixels)):
+        save_png(folder / f"{number:02d}.png", picture)
+    return ImageSet(folder, 16, progress=False)
+
+
+def options(**run):
+    """Everything that a step can contain is in each of these steps."""
+    return TrainConfig(
+        model=ModelConfig(
+            resolution=16, n_bits=8, latent_dim=4, channel_base=64, channel_max=8,
+            embedding_width=8, decoder_resolution=16, decoder_base=64, decoder_max=8,
+            decoder_localizer=True,
+        ),
+        data=DataConfig(source="-", flip=True),
+        loss=LossConfig(path_length=1.0, path_length_interval=1, r1_interval=2),
+        schedule=ScheduleConfig(
+            decay_images=0, ramp_images=BATCH, curriculum_accuracy=0.0, elsewhere_from=0.0
+        ),
+        optimizer=OptimizerConfig(batch=BATCH),
+        perturb={"crop": 0.3, "rotation": 0.3, "noise": 0.3, "jpeg": 0.3},
+        run=RunConfig(device="cpu", precision="fp32", **run),
+    )  # fmt: skip
+
+
+def trained(config, data, steps=3):
+    """The state after some steps, and what the last of them returned."""
+    config.check()
+    world = World(0, 1, torch.device("cpu"))
+    state = TrainingState.build(config, world.device)
+    for _ in range(steps):
+        terms = step(config, state, data, world, torch.float32)
+        state.progress.images += BATCH
+    return state, terms
+
+
+def assert_same_training(one, other):
+    (state, terms), (expected, expected_terms) = one, other
+    assert terms == pytest.approx(expected_terms, rel=2e-3, abs=1e-4)
+    assert dataclasses.asdict(state.progress) == pytest.approx(
+        dataclasses.asdict(expected.progress), rel=2e-3, abs=1e-4
+    )
+    for name in NETWORKS:
+        parameters = dict(getattr(state, name).named_parameters())
+        for path, parameter in getattr(expected, name).named_parameters():
+            # A step of Adam is of the size of the learning rate, whatever the gradient's.
+            difference = (parameters[path] - parameter).abs()
+            assert difference.mean() < 2e-5 and difference.max() < 2e-3, (name, path)
+
+
+@pytest.fixture(scope="module")
+def whole(data):
+    return trained(options(), data)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_is_the_same_step(data, whole, parts):
+    assert_same_training(trained(options(accumulate=parts), data), whole)
+
+
+def test_computing_activations_again_is_the_same_step(data, whole):
+    assert_same_training(trained(options(recompute_from=8), data), whole)
+
+
+def test_the_comparison_would_see_a_difference(data, whole):
+    other = options()
+    other.loss.r1 = 1.1
+    with pytest.raises(AssertionError):
+        assert_same_training(trained(other, data), whole)
+
+
+def test_parts_keep_pairs_groups_and_every_fourth_image():
+    parts = split(64, 2)
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(64))
+    for rows in parts:
+        assert torch.equal(rows[0::2] + 1, rows[1::2]) and (rows[0::2] % 2 == 0).all()
+        assert torch.equal(rows[::4], rows[rows % 4 == 0])
+        groups = rows.view(4, -1)  # of the discriminator, within the part
+        assert (groups % 16 == groups[0] % 16).all()
+    (all_rows,) = split(6, 1)
+    assert torch.arange(6)[all_rows].tolist() == list(range(6))
+
+
+def test_chance_is_an_images_own():
+    chance = Chance.draw(8, torch.Generator().manual_seed(0))
+    rows = torch.tensor([5, 2])
+    for name, values in vars(chance.of(rows)).items():
+        assert torch.equal(values, getattr(chance, name)[rows])
+    again = Chance.draw(8, torch.Generator().manual_seed(0))
+    assert all(torch.equal(v, getattr(again, n)) for n, v in vars(chance).items())
+
+
+@pytest.mark.parametrize("batch", [32, 48, 80])
+def test_a_batch_that_cannot_be_split_evenly_is_refused(batch):
+    config = options(accumulate=2)
+    config.optimizer.batch = batch
+    if batch % 32 == 0:
+        config.check()
+    else:
+        with pytest.raises(UserError, match="accumulate=2.*multiple of 32"):
+            config.check()
+    with pytest.raises(UserError, match="multiple of 64"):
+        config.check(world_size=2)
+
+
+def test_recomputing_keeps_second_derivatives_and_saves_memory():
+    torch.manual_seed(0)
+    config = ModelConfig(resolution=32, channel_base=256, channel_max=16)
+    plain = Discriminator(config)
+    again = copy.deepcopy(plain)
+    again.recompute_from = 16
+    images = torch.randn(4, 3, 32, 32)
+    gradients, kept = [], []
+    for network in (plain, again):
+        stored = []
+
+        def keep(tensor, stored=stored):
+            stored.append(tensor.numel())
+            return tensor
+
+        x = images.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = network(x)
+        kept.append(sum(stored))
+        r1_penalty(network(x), x).backward()
+        gradients.append([p.grad for p in network.parameters()])
+        assert logits.shape == (4,)
+    assert kept[1] < 0.7 * kept[0]
+    for one, other in zip(*gradients, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_sets_of_a_batch_do_not_see_one_another():
+    torch.manual_seed(0)
+    network = Discriminator(ModelConfig(resolution=16, channel_base=64, channel_max=8))
+    real, fake = torch.randn(8, 3, 16, 16), torch.zeros(8, 3, 16, 16)
+    both = network(torch.cat([real, fake]), sets=2)
+    torch.testing.assert_close(both, torch.cat([network(real), network(fake)]))
+    assert not torch.allclose(both, network(torch.cat([real, fake])))
+
+
+def test_compile_compiles_generator_and_decoder(data, monkeypatch, tmp_path):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    config = options(compile=True)
+    config.schedule.total_images = BATCH
+    monkeypatch.setattr(training, "ImageSet", lambda *_, **__: data)
+    training.train(config, tmp_path)
+    assert compiled == ["Generator", "Decoder"]
