@@ -67,7 +67,7 @@ def _publish(out: Path, partial: Path, names: Sequence[str], labels: list[tuple[
     images = partial / "images"
     if out.suffix.lower() == ".zip":
         files = ((name, images / name) for name in names)
-        write_zip(out, partial / "dataset.zip", files, labels or None)
+        write_zip(out, partial / "dataset.zip", files, {"labels": labels or None})
     else:
         if labels:
             (images / "dataset.json").write_text(json.dumps({"labels": labels}))
@@ -241,9 +241,12 @@ def embed(
         accuracy = work.accuracy(again)
         renamed = {entries.names[index]: names[index] for index in kept}
         labels = [(renamed[name], of) for name, of in entries.label_pairs() if name in renamed]
+        earlier = entries.originals()
+        originals = {marked: earlier.get(name, name) for name, marked in renamed.items()}
 
     # First the keys: a set without its record could never be read.
-    write_record(out, marker, strength, key or {names[index]: keys[index] for index in kept})
+    by_name = {names[index]: keys[index] for index in kept}
+    write_record(out, marker, strength, key or by_name, originals)
     _publish(out, partial, [names[index] for index in kept], labels)
     return EmbedReport(
         out=out,

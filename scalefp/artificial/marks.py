@@ -7,11 +7,14 @@ so it stays with the owner when the data is given away.
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from scalefp.artificial.marker import Marker
+from scalefp.attribution.evidence import IssuedKeys
 from scalefp.data.images import to_tensor
 from scalefp.data.source import Source
 from scalefp.errors import UserError
@@ -19,6 +22,7 @@ from scalefp.files import atomic_path
 from scalefp.key import Key
 from scalefp.release.alignment import above_noise
 
+SUFFIX = ".marks.json"
 SAMPLE = 64  # images looked at
 # Readings of unmarked images are about as even as noise: of a hundred hardly one exceeds it by 3 of
 # its standard deviations, where marked images reach 3 to 10.
@@ -28,27 +32,93 @@ SHARE = 1 / 8  # of the sample that must read as marked
 
 def record_path(data: Path) -> Path:
     """Where the record of a data set is, or would be."""
-    return data.with_name(f"{data.name}.marks.json")
+    return data.with_name(data.name + SUFFIX)
 
 
-def write_record(out: Path, marker: Marker, psnr: float, keys: Key | dict[str, Key]) -> None:
+@dataclass(frozen=True)
+class MarkRecord:
+    """The keys in a marked data set, as attribution asks for them: a :class:`KeySource`.
+
+    Attributes:
+        model_digest: of the marker that wrote the marks.
+        keys: key of each holder: of each image by the name of the user's file, or the one key of
+            all images by the name of the data set.
+    """
+
+    model_digest: str
+    keys: dict[str, Key]
+
+    def __len__(self) -> int:
+        """Number of keys."""
+        return len(self.keys)
+
+    @property
+    def n_bits(self) -> int:
+        """Key length."""
+        return next(iter(self.keys.values())).n_bits
+
+    def keys_and_holders(self) -> IssuedKeys:
+        """All keys, packed, and whose they are."""
+        packed = np.frombuffer(b"".join(key.bytes for key in self.keys.values()), np.uint8)
+        return IssuedKeys(
+            packed.reshape(len(self.keys), -1), list(self.keys), np.zeros(len(self.keys), bool)
+        )
+
+
+def write_record(
+    out: Path,
+    marker: Marker,
+    psnr: float,
+    keys: Key | dict[str, Key],
+    originals: dict[str, str] | None = None,
+) -> None:
     """Write the record of a marked data set, for its owner's eyes only.
 
     Args:
         psnr: strength of the mark in dB, 0 if it was none that was set.
         keys: of all images, or of each by its name in the marked set.
+        originals: image in the marked set -> the user's file that it was made of.
     """
     embedded: dict[str, object]
     if isinstance(keys, Key):
         embedded = {"key": str(keys)}
     else:
         embedded = {"keys": {name: str(key) for name, key in keys.items()}}
+        embedded["originals"] = originals or {}
     note = "secret: whoever has the keys can tell, and forge, these marks"
     record = {"note": note, "model_digest": marker.digest, "psnr": psnr} | embedded
     with atomic_path(record_path(out)) as temporary:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump(record, file, indent=1)
+
+
+def read_record(path: str | Path) -> MarkRecord:
+    """Read a file of :func:`write_record`.
+
+    Raises:
+        UserError: missing, or no whole record.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_bytes())
+        digest, hexadecimal = content["model_digest"], content.get("keys")
+        if hexadecimal is None:
+            hexadecimal = {path.name.removesuffix(SUFFIX): content["key"]}
+        originals = content.get("originals", {})
+        keys = {originals.get(name, name): Key.from_hex(key) for name, key in hexadecimal.items()}
+        lengths = {key.n_bits for key in keys.values()}
+        whole = isinstance(digest, str) and len(keys) == len(hexadecimal) and len(lengths) == 1
+    except OSError as error:
+        raise UserError(f"cannot read the record {path} ({error.strerror or error})") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path} is not a whole record of marks: give the file NAME{SUFFIX} that "
+            "`scalefp artificial embed` wrote beside the marked data"
+        )
+    return MarkRecord(digest, keys)
 
 
 def spread(numbers: Sequence[int], count: int) -> list[int]:

@@ -10,6 +10,8 @@ from scalefp.cli.output import NOBODY, OK, show
 from scalefp.errors import UserError
 
 if TYPE_CHECKING:
+    from scalefp.artificial.marks import MarkRecord
+    from scalefp.registry import Registry
     from scalefp.release.reader import Reader
 
 SEARCH_BATCH = 64  # sources searched in one pass over the keys
@@ -27,7 +29,14 @@ def add_image_commands(to: Any) -> None:
         "say whose instance made each image; exit code 1 if nobody's made any of them",
         "scalefp attribute --model emoji --registry keys.db images --same-source",
     )  # fmt: skip
-    add_options(attribute, "model", "registry")
+    add_options(attribute, "model")
+    keys = attribute.add_mutually_exclusive_group(required=True)
+    keys.add_argument("--registry", help="registry: an SQLite file or a database URL")
+    keys.add_argument(
+        "--marks", metavar="FILE",
+        help="instead of a registry: OUT.marks.json of `scalefp artificial embed`; names the image "
+        "of that data set whose key it is",
+    )  # fmt: skip
     sources = attribute.add_mutually_exclusive_group()
     sources.add_argument(
         "--same-source",
@@ -94,17 +103,35 @@ def verdict(entry: dict[str, Any], n_bits: int) -> str:
     return f"{source}: {', '.join(names) or 'nobody'}"
 
 
+def issued_keys(args: argparse.Namespace, model: "Reader") -> "Registry | MarkRecord":
+    """The keys to look among, issued for this release: a registry's, or a marked data set's."""
+    from scalefp.registry import Registry, check_pair
+
+    if args.registry is not None:
+        registry = Registry(args.registry)
+        check_pair(registry, model)
+        return registry
+    from scalefp.artificial.marks import read_record
+
+    record = read_record(args.marks)
+    if record.model_digest != model.digest:
+        raise UserError(
+            f"the marks of {args.marks} were written by another release (digest "
+            f"{record.model_digest[:12]}) than --model (digest {model.digest[:12]}): give that one"
+        )
+    return record
+
+
 def run_attribute(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from scalefp.attribution.evidence import attribute_each
     from scalefp.attribution.reading import group_by_agreement
     from scalefp.loading import load
-    from scalefp.registry import Registry, check_pair
 
-    paths, registry = expand(args.images), Registry(args.registry)
-    issued, model = len(registry), load(args.model)
-    check_pair(registry, model)
+    paths, model = expand(args.images), load(args.model)
+    registry = issued_keys(args, model)
+    issued = len(registry)
     reading = model.decode(paths)
     sources = [[image] for image in range(len(paths))]
     if args.same_source:

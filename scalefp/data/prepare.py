@@ -70,14 +70,16 @@ def claim(partial: Path, settings: dict[str, object], *, private: bool = False) 
         temporary.write_text(json.dumps(settings, indent=1))
 
 
-def write_zip(out: Path, unfinished: Path, files: Iterable[tuple[str, Path]], labels: Any) -> None:
+def write_zip(
+    out: Path, unfinished: Path, files: Iterable[tuple[str, Path]], about: dict[str, Any]
+) -> None:
     """PNG files under new names as one uncompressed zip, in StyleGAN's layout; always the same
-    bytes. ``labels`` are the pairs of ``dataset.json``, or None."""
+    bytes. ``about`` is what ``dataset.json`` says: the pairs of ``labels``, or None."""
     try:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
             for name, file in files:
                 archive.writestr(zipfile.ZipInfo(name), file.read_bytes())
-            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": labels}))
+            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps(about))
         os.replace(unfinished, out)
     except OSError as error:
         raise UserError(
@@ -100,7 +102,8 @@ def prepare(
     """Write a data set at one resolution: an uncompressed zip of RGB PNGs with ``dataset.json``.
 
     Images are cropped (``center``: the largest centred square; ``celeba``: the published crop of
-    aligned 178 x 218 CelebA) and resized with Lanczos; labels are kept. Finished images wait in
+    aligned 178 x 218 CelebA) and resized with Lanczos; labels are kept, and ``originals`` in
+    ``dataset.json`` says which of the user's files became which image. Finished images wait in
     ``OUT.partial/``: the same call after an interruption goes on from there, and the zip appears
     under its name only when whole.
 
@@ -140,12 +143,15 @@ def prepare(
             shutil.rmtree(partial)
         skipped = report_skipped(entries, reasons)
         kept = [index for index, why in enumerate(reasons) if why is None]
-        kept_labels = [labels[entries.names[i]] for i in kept if entries.names[i] in labels]
+        names = [entries.names[index] for index in kept]
+        kept_labels = [labels[name] for name in names if name in labels]
+        earlier = entries.originals()
 
     members = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(kept))]
     files = [(member, _finished(partial, i)) for member, i in zip(members, kept, strict=True)]
     # Labels of all images, or none.
     pairs = list(zip(members, kept_labels, strict=True)) if len(kept_labels) == len(kept) else None
-    write_zip(out, partial / "dataset.zip", files, pairs)
+    originals = {m: earlier.get(name, name) for m, name in zip(members, names, strict=True)}
+    write_zip(out, partial / "dataset.zip", files, {"labels": pairs, "originals": originals})
     shutil.rmtree(partial)
     return PrepareReport(out=out, written=len(kept), reused=reused, skipped=skipped)

@@ -122,23 +122,37 @@ class Source:
         except _BROKEN_ENTRY as error:
             raise UserError(f"{name} cannot be read from the zip ({error})") from error
 
-    def label_pairs(self) -> list[tuple[str, Any]]:
-        """(file name, label) as ``dataset.json`` has them, whatever kind of label; or nothing."""
+    def _description(self) -> dict[str, Any]:
+        """What ``dataset.json`` says, which has an entry for labels; empty if there is none."""
         try:
             if self._zip is None:
                 text = (self.path / "dataset.json").read_bytes()
             else:
                 text = self._read_entry(self._zip.getinfo("dataset.json"))
         except (FileNotFoundError, KeyError):
-            return []
+            return {}
         try:
-            pairs = json.loads(text)["labels"] or []
-            return [(name.replace("\\", "/"), label) for name, label in pairs]
+            about: dict[str, Any] = json.loads(text)
+            about["labels"] = [
+                (name.replace("\\", "/"), label) for name, label in about["labels"] or []
+            ]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(
                 f'dataset.json in {self.path} is not {{"labels": [[file, label], ...]}} or '
                 '{"labels": null}: repair or remove it'
             ) from error
+        return about
+
+    def label_pairs(self) -> list[tuple[str, Any]]:
+        """(file name, label) as ``dataset.json`` has them, whatever kind of label; or nothing."""
+        pairs: list[tuple[str, Any]] = self._description().get("labels", [])
+        return pairs
+
+    def originals(self) -> dict[str, str]:
+        """File name -> the user's file that it was made of, where ``data prepare`` noted that."""
+        noted = self._description().get("originals")
+        named = noted.items() if isinstance(noted, dict) else ()
+        return {name: original for name, original in named if isinstance(original, str)}
 
     def labels(self) -> dict[str, int]:
         """File name -> integer label; empty where there are none, or none of that kind."""

@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import scalefp
 from conftest import Run, assert_mistake
 from scalefp.artificial.marker import Marker
+from scalefp.artificial.marks import read_record
+from scalefp.attribution import attribute
 from scalefp.cli.artificial import BUNDLED
 from scalefp.cli.door import build_parser
+from scalefp.data.images import to_pil
 from scalefp.key import Key
 
 KEY = "0123abcd"
@@ -66,6 +70,35 @@ def test_a_model_trained_on_marked_data_is_attributed_to_its_holder(
     assert [one["holder"] for one in found.json[0]["attributed"]] == ["photos-2026"]
     clean = run("attribute", *named, photos, "--same-source", "--json", "--fpr", "1e-6")
     assert (clean.code, clean.json[0]["attributed"]) == (1, [])
+
+
+def test_a_leaked_image_leads_back_to_the_users_file(
+    run: Run, pen_file: Path, pen: Marker, marker_file: Path, pictures: torch.Tensor
+) -> None:
+    Path("photos").mkdir()
+    for i, picture in enumerate(to_pil(pictures[:6])):
+        picture.resize((64, 64)).save(f"photos/holiday {i}.jpg", quality=95)
+    prepared = run("data", "prepare", "photos", "--resolution", "32", "--out", "set.zip")
+    assert prepared.code == 0, prepared.err
+    embedded = run(
+        "artificial", "embed", "--model", pen_file, "--data", "set.zip", "--per-image",
+        "--out", "marked",
+    )  # fmt: skip
+    assert embedded.code == 0, embedded.err
+    leaked = "marked/00000/img00000004.png"
+    arguments = ["attribute", "--model", pen_file, "--marks", "marked.marks.json"]
+    found = run(*arguments, leaked, "--fpr", "1e-3", "--json")
+    assert found.code == 0, found.err
+    (entry,) = found.json
+    (named,) = entry["attributed"]
+    assert (named["holder"], entry["issued"]) == ("holiday 4.jpg", 6)
+    (exact,) = attribute(pen.decode(leaked), read_record("marked.marks.json"), 1e-3)
+    assert named["p_value"] == exact.p_value
+    foreign = run(*arguments, "photos/holiday 4.jpg", "--json")
+    assert (foreign.code, foreign.json[0]["attributed"]) == (1, [])
+    other = ["attribute", "--model", marker_file, "--marks", "marked.marks.json"]
+    assert_mistake(run(*other, leaked), "written by another release", "--model")
+    assert_mistake(run("attribute", "--model", pen_file, leaked), "--registry", "--marks")
 
 
 def test_embed_mistakes(

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from scalefp.artificial.embed import embed
-from scalefp.artificial.marks import EVEN, SHARE, record_path, refuse_marked, spread, write_record
+from scalefp.artificial.marks import (
+    EVEN,
+    SHARE,
+    read_record,
+    record_path,
+    refuse_marked,
+    spread,
+    write_record,
+)
 from scalefp.data.source import Source
 from scalefp.errors import UserError
 from scalefp.key import Key
@@ -33,6 +41,40 @@ def test_the_record_holds_the_keys_for_its_owner_alone(pen, tmp_path):
     assert content == {"model_digest": pen.digest, "psnr": 26.0, "key": "0123abcd"}
     write_record(out, pen, 0.0, {"a/b.png": KEY})
     assert json.loads(record.read_text())["keys"] == {"a/b.png": "0123abcd"}
+
+
+def test_a_record_gives_its_keys_to_attribution_by_the_users_names(pen, tmp_path):
+    keys = {"a/b.png": KEY, "c.png": Key.from_hex("76543210")}
+    write_record(tmp_path / "set", pen, 26.0, keys, {"a/b.png": "a/b.jpg"})
+    record = read_record(tmp_path / "set.marks.json")
+    assert (record.model_digest, record.n_bits, len(record)) == (pen.digest, 32, 2)
+    issued = record.keys_and_holders()
+    assert list(issued.holders) == ["a/b.jpg", "c.png"]
+    assert [row.tobytes() for row in issued.packed] == [key.bytes for key in keys.values()]
+    assert not issued.revoked.any()
+    write_record(tmp_path / "one.zip", pen, 26.0, KEY)
+    assert read_record(tmp_path / "one.zip.marks.json").keys == {"one.zip": KEY}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"[1]", b"[" * 9999, b"\xff", b"{}",
+        b'{"model_digest": "x"}', b'{"model_digest": 3, "key": "0123abcd"}',
+        b'{"model_digest": "x", "key": "0123abcg"}', b'{"model_digest": "x", "keys": {}}',
+        b'{"model_digest": "x", "keys": ["0123abcd"]}', b'{"model_digest": "x", "keys": {"a": 3}}',
+        b'{"model_digest": "x", "keys": {"a": "0123abcd", "b": "0123"}}',
+        b'{"model_digest": "x", "keys": {"a": "0123abcd", "b": "01234567"},'
+        b' "originals": {"a": "b"}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_refused_in_a_sentence_without_keys(tmp_path, text):
+    (tmp_path / "x.marks.json").write_bytes(text)
+    with pytest.raises(UserError, match="not a whole record of marks") as caught:
+        read_record(tmp_path / "x.marks.json")
+    assert "0123" not in str(caught.value)
+    with pytest.raises(UserError, match="cannot read the record"):
+        read_record(tmp_path / "none.marks.json")
 
 
 def test_the_sample_is_spread_over_all(tmp_path):

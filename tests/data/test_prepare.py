@@ -11,6 +11,7 @@ from PIL import Image
 from data_sets import FILES, load, png, write_folder
 from scalefp.data.images import read_image, save_png
 from scalefp.data.prepare import PrepareReport, prepare
+from scalefp.data.source import Source
 from scalefp.errors import UserError
 
 
@@ -32,7 +33,8 @@ def test_prepared_zip_is_what_stylegan_reads(tmp_path: Path) -> None:
         assert archive.namelist() == [*members, "dataset.json"]
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
         assert json.loads(archive.read("dataset.json")) == {
-            "labels": [[members[0], 5], [members[1], 7], [members[2], 0]]
+            "labels": [[members[0], 5], [members[1], 7], [members[2], 0]],
+            "originals": dict(zip(members, ["3.png", "a/1.png", "b/2.png"], strict=True)),
         }
     direct, prepared = load(source, 32), load(out, 32)
     np.testing.assert_array_equal(prepared.pixels, direct.pixels)
@@ -51,7 +53,15 @@ def test_any_resolution_can_be_prepared_and_loaded(tmp_path: Path) -> None:
 def test_without_labels(tmp_path: Path) -> None:
     run_prepare(write_folder(tmp_path / "src", FILES), tmp_path / "out.zip")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
-        assert json.loads(archive.read("dataset.json")) == {"labels": None}
+        assert json.loads(archive.read("dataset.json"))["labels"] is None
+
+
+def test_a_set_prepared_twice_still_names_the_users_files(tmp_path: Path) -> None:
+    once, twice = tmp_path / "once.zip", tmp_path / "twice.zip"
+    run_prepare(write_folder(tmp_path / "src", {**FILES, "0.txt": b"text"}), once)
+    run_prepare(once, twice)
+    with Source(twice) as entries:
+        assert list(entries.originals().values()) == ["3.png", "a/1.png", "b/2.png"]
 
 
 def test_celeba_crop_is_the_published_one(tmp_path: Path) -> None:
