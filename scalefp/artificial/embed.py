@@ -4,7 +4,6 @@ What comes out is as public as the data; the keys go into a record beside it (se
 """
 
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -27,7 +26,7 @@ from scalefp.data.images import read_image, save_png, to_float, to_pil, to_tenso
 from scalefp.data.prepare import claim, write_zip
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, publish_folder
 from scalefp.key import Key, hkdf_extract
 from scalefp.metrics import bit_accuracy
 
@@ -57,7 +56,7 @@ def _secret(partial: Path, seed: int | None) -> bytes:
         return str(seed).encode()
     file = partial / "secret"
     if not file.exists():
-        with atomic_path(file) as temporary:
+        with atomic_path(file, secret=True) as temporary:
             temporary.write_bytes(secrets.token_bytes(32))
     return file.read_bytes()
 
@@ -67,16 +66,12 @@ def _publish(out: Path, partial: Path, names: Sequence[str], labels: list[tuple[
     images = partial / "images"
     if out.suffix.lower() == ".zip":
         files = ((name, images / name) for name in names)
-        write_zip(out, partial / "dataset.zip", files, {"labels": labels or None})
+        write_zip(out, files, {"labels": labels or None})
     else:
         if labels:
-            (images / "dataset.json").write_text(json.dumps({"labels": labels}))
-        try:
-            os.replace(images, out)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {out} ({error.strerror}): mend that and repeat the command"
-            ) from error
+            with atomic_path(images / "dataset.json") as temporary:
+                temporary.write_text(json.dumps({"labels": labels}))
+        publish_folder(images, out)
     shutil.rmtree(partial)
 
 

@@ -5,7 +5,6 @@ so it stays with the owner when the data is given away.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +86,8 @@ def write_record(
         embedded["originals"] = originals or {}
     note = "secret: whoever has the keys can tell, and forge, these marks"
     record = {"note": note, "model_digest": marker.digest, "psnr": psnr} | embedded
-    with atomic_path(record_path(out)) as temporary:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
+    with atomic_path(record_path(out), secret=True) as temporary:
+        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def read_record(path: str | Path) -> MarkRecord:

@@ -261,7 +261,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 def save_png(path: Path | str, image: Image.Image) -> None:
     """Write a PNG file whole or not at all; a file of that name is replaced."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         image.save(temporary, format="PNG")
 
 

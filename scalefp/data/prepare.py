@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from scalefp.data.dataset import check_resolution, for_each, report_skipped
 from scalefp.data.images import fit, save_png
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, work_folder
 
 CELEBA_SIZE = (178, 218)  # width, height of the aligned images
 
@@ -55,8 +54,8 @@ def claim(partial: Path, settings: dict[str, object], *, private: bool = False) 
     Only its owner may look into a ``private`` one.
     """
     record = partial / "settings.json"
+    work_folder(partial, private=private)
     try:
-        partial.mkdir(0o700 if private else 0o777, exist_ok=True)
         earlier = json.loads(record.read_bytes()) if record.exists() else None
         foreign = earlier is None and any(not p.name.startswith(".") for p in partial.iterdir())
     except (OSError, ValueError) as error:
@@ -66,25 +65,21 @@ def claim(partial: Path, settings: dict[str, object], *, private: bool = False) 
             f"{partial} holds unfinished work of another source or other settings: "
             "remove it to start anew, or repeat those settings to finish it"
         )
-    with atomic_path(record) as temporary:  # also shows, before any work, that we may write
+    # Also shows, before any work, that we may write.
+    with atomic_path(record, secret=private) as temporary:
         temporary.write_text(json.dumps(settings, indent=1))
 
 
-def write_zip(
-    out: Path, unfinished: Path, files: Iterable[tuple[str, Path]], about: dict[str, Any]
-) -> None:
+def write_zip(out: Path, files: Iterable[tuple[str, Path]], about: dict[str, Any]) -> None:
     """PNG files under new names as one uncompressed zip, in StyleGAN's layout; always the same
     bytes. ``about`` is what ``dataset.json`` says: the pairs of ``labels``, or None."""
-    try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            for name, file in files:
-                archive.writestr(zipfile.ZipInfo(name), file.read_bytes())
-            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps(about))
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {out} ({error.strerror}): mend that and repeat the command"
-        ) from error
+    with (
+        atomic_path(out) as unfinished,
+        zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for name, file in files:
+            archive.writestr(zipfile.ZipInfo(name), file.read_bytes())
+        archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps(about))
 
 
 def _finished(partial: Path, index: int) -> Path:
@@ -152,6 +147,6 @@ def prepare(
     # Labels of all images, or none.
     pairs = list(zip(members, kept_labels, strict=True)) if len(kept_labels) == len(kept) else None
     originals = {m: earlier.get(name, name) for m, name in zip(members, names, strict=True)}
-    write_zip(out, partial / "dataset.zip", files, {"labels": pairs, "originals": originals})
+    write_zip(out, files, {"labels": pairs, "originals": originals})
     shutil.rmtree(partial)
     return PrepareReport(out=out, written=len(kept), reused=reused, skipped=skipped)

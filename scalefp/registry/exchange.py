@@ -75,10 +75,11 @@ def export_registry(registry: Registry, out: str | os.PathLike[str]) -> int:
             count += 1
             yield event.at, event.action, event.holder, str(event.key), n_bits, digest
 
-    with atomic_path(path) as temporary:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.writelines(_written(rows(), suffix))
+    with (
+        atomic_path(path, secret=True) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        file.writelines(_written(rows(), suffix))
     return count
 
 

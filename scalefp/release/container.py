@@ -15,9 +15,10 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, check_regular, open_regular
 
 FORMAT_VERSION = 1
+INSTANCE = "instance"  # the one kind of file that is not secret
 METADATA = "scalefp"  # the entry of a safetensors file's metadata that is ours
 
 
@@ -32,10 +33,10 @@ S = TypeVar("S", bound=Checkable)
 
 
 def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write a training state: tensors, numbers, strings and containers of them."""
+    """Write a training state: tensors, numbers, strings and containers of them. Secret."""
     content = io.BytesIO()  # torch words a full disk its own way
     torch.save(dict(state), content)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, secret=True) as temporary:
         temporary.write_bytes(content.getbuffer())
 
 
@@ -45,6 +46,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the file is not a whole training state.
     """
+    check_regular(path, "training checkpoint")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for one cause: not such a file
@@ -59,13 +61,14 @@ def load_state(path: str | Path) -> dict[str, Any]:
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], header: Any) -> None:
     """Write a safetensors file of one kind ("release", "instance", ...) with a JSON header.
 
-    The same content gives the same bytes, hence the same digest.
+    The same content gives the same bytes, hence the same digest. All but an instance, which holds
+    no key, is secret: only its owner may read the file.
     """
     # In one entry, because safetensors does not keep the order of several.
     about = {"kind": kind, "version": FORMAT_VERSION, "header": header}
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = serialize(whole, {METADATA: json.dumps(about, sort_keys=True)})
-    with atomic_path(path) as temporary:
+    with atomic_path(path, secret=kind != INSTANCE) as temporary:
         temporary.write_bytes(content)
 
 
@@ -87,9 +90,8 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
     """
     path = Path(path)
     a_kind = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-    if not path.is_file():
-        raise UserError(f"there is no {kind} file {path}")
-    with path.open("rb") as file:
+    check_regular(path, kind)
+    with open_regular(path) as file:
         if file.read(4) == b"PK\x03\x04":
             raise UserError(
                 f"{path} is a zip or a training checkpoint, not {a_kind}: "

@@ -3,6 +3,7 @@
 The networks take one tensor whose first dimension, the batch, may have any size.
 """
 
+import io
 import logging
 import os
 import warnings
@@ -56,14 +57,13 @@ def _onnx(network: nn.Module, ports: Ports, path: Path) -> None:
 def _pt2(network: nn.Module, ports: Ports, path: Path) -> None:
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(network, (ports.example,), dynamic_shapes=shapes)
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("wb") as file,
-        warnings.catch_warnings(),
-    ):
+    content = io.BytesIO()  # on a full disk torch would abort the process
+    with warnings.catch_warnings():
         # Raised for every tensor that is channels-last: whole, but not in the common order.
         warnings.filterwarnings("ignore", "No complete tensor", UserWarning)
-        torch.export.save(program, file)
+        torch.export.save(program, content)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 EXPORTERS: dict[str, Callable[[nn.Module, Ports, Path], None]] = {"onnx": _onnx, "pt2": _pt2}

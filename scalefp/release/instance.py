@@ -23,7 +23,7 @@ from scalefp.networks.layers import (
     normalize_2nd_moment,
     upsample,
 )
-from scalefp.release.container import check_strictly, load_tensors, save_tensors
+from scalefp.release.container import INSTANCE, check_strictly, load_tensors, save_tensors
 from scalefp.release.export import Ports, export
 
 
@@ -137,7 +137,7 @@ class Instance(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: the weights, and the sizes in its header. Atomic."""
-        save_tensors(path, "instance", self.state_dict(), dataclasses.asdict(self.config))
+        save_tensors(path, INSTANCE, self.state_dict(), dataclasses.asdict(self.config))
 
     def export(self, path: str | Path, *, format: str) -> None:
         """Write the instance for other runtimes: ``onnx`` or ``pt2`` (``torch.export``).

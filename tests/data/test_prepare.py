@@ -127,7 +127,7 @@ def test_prepare_refuses_before_it_works(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="remove it"):
         run_prepare(source, tmp_path / "out.zip")
     (tmp_path / "file.zip.partial").write_text("not a folder")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="is not a folder"):
         run_prepare(source, tmp_path / "file.zip")
 
 

@@ -1,5 +1,6 @@
 """Files: whole or not at all, refused in one sentence, and never run as code."""
 
+import os
 import pickle
 import resource
 import struct
@@ -45,7 +46,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["nowhere/file", "occupied/file", "x" * 250], ids=lambda n: n[:8])
+@pytest.mark.parametrize("name", ["nowhere/file", "occupied/file", "x" * 256], ids=lambda n: n[:8])
 def test_a_place_that_cannot_be_written_to_is_a_user_error(tmp_path, kind, name):
     (tmp_path / "occupied").write_text("a file, not a folder")
     with pytest.raises(UserError, match=name):
@@ -194,7 +195,8 @@ def damage_header(path, change):
     ("damage", "says"),
     [
         (lambda path: path.unlink(), "no release"),
-        (lambda path: (path.unlink(), path.mkdir()), "no release"),
+        (lambda path: (path.unlink(), path.mkdir()), "is a folder: give a release file"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is a named pipe: give a release file"),
         (lambda path: path.write_bytes(b""), "truncated or foreign"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "truncated or foreign"),
         (lambda path: path.write_bytes(path.read_bytes()[:20]), "truncated or foreign"),
@@ -209,7 +211,7 @@ def damage_header(path, change):
         (lambda path: save_state(path, STATE), "training checkpoint"),
     ],
     ids=[
-        "missing", "folder", "empty", "one byte short", "head only", "text", "picture",
+        "missing", "folder", "pipe", "empty", "one byte short", "head only", "text", "picture",
         "no metadata", "other program", "other kind", "broken header", "header of another type",
         "no header", "training checkpoint",
     ],
@@ -221,6 +223,29 @@ def test_what_is_no_release_is_refused_in_one_sentence(tmp_path, damage, says):
         load_tensors(path, "release")
     assert "r.safetensors" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_holds_keys_or_makes_them_is_its_owners_alone(tmp_path):
+    save_tensors(tmp_path / "instance", "instance", {"w": torch.zeros(3)}, {})
+    for kind in ("release", "marker", "state"):
+        path = tmp_path / kind
+        for _ in range(2):  # kept over rewrites
+            if kind == "state":
+                save_state(path, STATE)
+            else:
+                save_tensors(path, kind, {"w": torch.zeros(3)}, {})
+            assert path.stat().st_mode & 0o777 == 0o600
+            path.chmod(0o644)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "instance").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_a_training_checkpoint_is_a_file(tmp_path, make):
+    make(tmp_path / "state.pt")
+    with pytest.raises(UserError, match="give a training checkpoint file"):
+        load_state(tmp_path / "state.pt")
 
 
 def test_another_format_version_is_refused_and_named(tmp_path, monkeypatch):
