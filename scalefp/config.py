@@ -13,6 +13,8 @@ from typing import Any
 from scalefp.errors import UserError
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
+WIDEST = 8192  # channels of a layer, or numbers of a latent or an embedding
+DEEPEST = 32  # layers of the key MLP
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -61,18 +63,19 @@ class ModelConfig:
         check_between("model.n_bits", self.n_bits, 8, 512)
         check_one_of("model.decoder_resolution", self.decoder_resolution, RESOLUTIONS)
         for name in ("latent_dim", "channel_max", "embedding_width", "decoder_max"):
-            check_least(f"model.{name}", getattr(self, name), 1)
+            check_between(f"model.{name}", getattr(self, name), 1, WIDEST)
         for name in ("channel_base", "decoder_base"):
             if getattr(self, name) < self.resolution:
                 raise UserError(
                     f"model.{name} must be at least the resolution ({self.resolution}), "
                     f"not {getattr(self, name)}."
                 )
-        if self.mapping_layers < 0:
-            raise UserError(f"model.mapping_layers cannot be negative ({self.mapping_layers}).")
-        if self.mapping_lr_multiplier <= 0:
+        check_between("model.key_gain", self.key_gain, 0, 1000)
+        check_between("model.mapping_layers", self.mapping_layers, 0, DEEPEST)
+        if not 0 < self.mapping_lr_multiplier <= 1000:
             raise UserError(
-                f"model.mapping_lr_multiplier must be above 0, not {self.mapping_lr_multiplier}."
+                f"model.mapping_lr_multiplier must be above 0 and at most 1000, "
+                f"not {self.mapping_lr_multiplier}."
             )
 
 

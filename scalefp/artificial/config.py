@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from scalefp.config import (
     RESOLUTIONS,
+    WIDEST,
     ComputeConfig,
     DataConfig,
     OptimizerConfig,
@@ -43,14 +44,14 @@ class MarkConfig:
                 f"model.resolution ({self.resolution})."
             )
         for name in ("encoder_width", "decoder_max"):
-            check_least(f"model.{name}", getattr(self, name), 1)
+            check_between(f"model.{name}", getattr(self, name), 1, WIDEST)
         if self.decoder_base < self.decoder_resolution:
             raise UserError(
                 f"model.decoder_base must be at least model.decoder_resolution "
                 f"({self.decoder_resolution}), not {self.decoder_base}."
             )
-        if self.psnr < 0:
-            raise UserError(f"model.psnr must be 0 or above, not {self.psnr}.")
+        if not 0 <= self.psnr <= 1000:
+            raise UserError(f"model.psnr must be 0 or above, at most 1000, not {self.psnr}.")
 
 
 @dataclass

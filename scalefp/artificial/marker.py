@@ -14,7 +14,8 @@ from scalefp.artificial.encoder import Encoder, mark
 from scalefp.data.images import to_float, to_uint8
 from scalefp.errors import UserError
 from scalefp.networks.decoder import Decoder
-from scalefp.release.container import load_release, load_strictly, save_tensors
+from scalefp.release.container import save_tensors
+from scalefp.release.header import fill_networks, load_release_header
 from scalefp.release.reader import Reader, check_pixels, ready
 
 # Below the first a mark is a picture of its own, above the second it drowns in the rounding to 8
@@ -122,8 +123,9 @@ def read_marker(path: Path) -> Marker:
     Raises:
         UserError: missing, damaged, or of another kind.
     """
-    tensors, config, training = load_release(path, "marker", MarkConfig)
-    encoder, decoder = Encoder(config), Decoder(config)
-    load_strictly(nn.ModuleDict({"encoder": encoder, "decoder": decoder}), tensors, path)
+    config, training = load_release_header(path, "marker", MarkConfig)
+    with torch.device("meta"):  # no memory before the file is known to fit
+        encoder, decoder = Encoder(config), Decoder(config)
+    fill_networks(path, {"encoder": encoder, "decoder": decoder})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Marker(config, encoder, decoder, training=training, digest=digest)

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,16 +20,8 @@ from scalefp.files import atomic_path, check_regular, open_regular
 FORMAT_VERSION = 1
 INSTANCE = "instance"  # the one kind of file that is not secret
 METADATA = "scalefp"  # the entry of a safetensors file's metadata that is ours
-
-
-class Checkable(Protocol):
-    """A dataclass of the sizes that a release's networks are built from."""
-
-    def check(self) -> None:
-        """Raise :class:`UserError` unless they can be built."""
-
-
-S = TypeVar("S", bound=Checkable)
+MAX_HEADER_BYTES = 4 * 2**20  # a hundred times what any release needs
+WEIGHT_TYPES = ("F32", "F16", "BF16")  # as safetensors names them
 
 
 def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -72,18 +64,43 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], header
         temporary.write_bytes(content)
 
 
+def _about(path: Path) -> dict[str, Any] | None:
+    """What :func:`save_tensors` wrote beside the tensors; None in a file of another program.
+
+    Raises:
+        SafetensorError, OSError, ValueError, RecursionError: damaged, or of another format.
+    """
+    with open_regular(path) as file:
+        if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
+            raise ValueError("a header of that size")
+    with safe_open(path, framework="pt") as opened:
+        text = (opened.metadata() or {}).get(METADATA)
+    if text is None:
+        return None
+    about = json.loads(text, parse_constant=_refuse_constant)
+    if not isinstance(about, dict):
+        raise ValueError("a header of another type")
+    return about
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+_DAMAGE = (SafetensorError, OSError, ValueError, RecursionError)
+
+
 def kind_of(path: str | Path) -> str | None:
     """The kind of a file of :func:`save_tensors`; None if it is no such file, or damaged."""
     try:
-        with safe_open(path, framework="pt") as opened:
-            kind = json.loads((opened.metadata() or {}).get(METADATA, "{}")).get("kind")
-    except (SafetensorError, OSError, ValueError, AttributeError):
+        kind = (_about(Path(path)) or {}).get("kind")
+    except _DAMAGE:
         return None
     return kind if isinstance(kind, str) else None
 
 
-def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
-    """Read a file of :func:`save_tensors`: its tensors and header.
+def load_header(path: str | Path, kind: str) -> Any:
+    """The header of a file of :func:`save_tensors`.
 
     Raises:
         UserError: missing, truncated, foreign, of another kind or of another version.
@@ -98,62 +115,85 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
                 "a training run writes its release to release.safetensors in its run folder"
             )
     try:
-        with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        about = json.loads(metadata.get(METADATA, "{}"))
-        found, version = about.get("kind"), about.get("version")
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        about = _about(path)
+    except _DAMAGE as error:
         raise UserError(f"{path} is not a whole {kind} file (truncated or foreign)") from error
-    if found is None:
+    if about is None or not isinstance(about.get("kind"), str):
         raise UserError(f"{path} is not {a_kind} of scalefp but a foreign safetensors file")
-    if found != kind:
-        raise UserError(f"{path} is not {a_kind} of scalefp but a file of kind {found!r}")
-    if version != FORMAT_VERSION:
+    if about["kind"] != kind:
         raise UserError(
-            f"{path} has format version {version}, and this scalefp reads version {FORMAT_VERSION}"
+            f"{path} is not {a_kind} of scalefp but a file of kind {about['kind'][:40]!r}"
         )
-    return tensors, about.get("header")
+    if about.get("version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {str(about.get('version'))[:40]}, and this scalefp reads "
+            f"version {FORMAT_VERSION}"
+        )
+    return about.get("header")
 
 
-def load_release(
-    path: str | Path, kind: str, sizes: type[S]
-) -> tuple[dict[str, Tensor], S, dict[str, Any]]:
-    """Read a file of :func:`save_tensors` whose header is ``{"model": sizes, "training": note}``.
-
-    Returns:
-        Tensors, sizes that can be built, and the note on the training.
+def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
+    """Read a file of :func:`save_tensors`: its tensors as they are, and its header.
 
     Raises:
-        UserError: as :func:`load_tensors`, or a header of other content.
+        UserError: as :func:`load_header`.
     """
-    tensors, header = load_tensors(path, kind)
-    try:
-        config = sizes(**header["model"])
-        config.check()
-        training = header["training"]
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a whole {kind}: its header is damaged.") from error
-    return tensors, config, training
+    header = load_header(path, kind)
+    with safe_open(path, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}, header  # noqa: SIM118
+
+
+def load_weights(path: str | Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """The tensors of a file that :func:`load_header` took, to compute with: float32 and finite.
+
+    Names, shapes and types are held against the file's table of contents, before any is read.
+
+    Raises:
+        UserError: other names or shapes, weights that are no floating point numbers of 16 or 32
+            bits, or that are not finite.
+    """
+    with safe_open(path, framework="pt") as opened:
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        check_strictly(shapes, {name: one.get_shape() for name, one in slices.items()}, path)
+        for name, one in slices.items():
+            if one.get_dtype() not in WEIGHT_TYPES:
+                raise UserError(
+                    f"{path} holds weights of type {one.get_dtype()}, first {name!r}: convert them "
+                    f"to one of {', '.join(WEIGHT_TYPES)}"
+                )
+        # Copies, because what is read may be a view of the file.
+        weights = {name: opened.get_tensor(name).to(torch.float32, copy=True) for name in slices}
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise UserError(
+                f"{path} holds weights that are not finite, first in {name!r}: it is damaged, "
+                "or its training failed"
+            )
+    return weights
 
 
 def check_strictly(
-    shapes: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor], source: str | Path
+    expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]], source: str | Path
 ) -> None:
-    """Raise :class:`UserError` unless ``tensors`` has exactly these names and shapes.
+    """Raise :class:`UserError` unless the names and shapes of tensors are as expected.
 
     The message names what is missing, unexpected or of another shape.
     """
     reshaped = sorted(
         name
-        for name in shapes.keys() & tensors.keys()
-        if tuple(shapes[name]) != tuple(tensors[name].shape)
+        for name in expected.keys() & found.keys()
+        if tuple(expected[name]) != tuple(found[name])
     )
-    missing = sorted(shapes.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - shapes.keys())
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
     for fault, names in (("lacks", missing), ("holds unknown", unexpected), ("misfits", reshaped)):
         if names:
-            raise UserError(f"{source} {fault} {len(names)} tensors, first {names[0]!r}")
+            raise UserError(f"{source} {fault} {len(names)} tensors, first {names[0][:80]!r}")
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
+    """Name and shape of each tensor."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
@@ -162,6 +202,5 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str 
     Raises:
         UserError: as :func:`check_strictly`; nothing is copied then.
     """
-    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    check_strictly(shapes, tensors, source)
+    check_strictly(shapes_of(module.state_dict()), shapes_of(tensors), source)
     module.load_state_dict(dict(tensors))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from scalefp.config import RESOLUTIONS, WIDEST, check_between, check_one_of
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.networks.generator import Generator, block_resolutions, channels_at, map_resolutions
@@ -23,8 +24,9 @@ from scalefp.networks.layers import (
     normalize_2nd_moment,
     upsample,
 )
-from scalefp.release.container import INSTANCE, check_strictly, load_tensors, save_tensors
+from scalefp.release.container import INSTANCE, load_header, load_weights, save_tensors
 from scalefp.release.export import Ports, export
+from scalefp.release.header import read_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,21 @@ class InstanceConfig:
     latent_dim: int
     channels: tuple[int, ...]  # feature channels at 4x4, 8x8, ..., resolution
     maps: tuple[int, ...]  # resolutions at which constant maps are added
+
+    def check(self) -> None:
+        """Raise :class:`UserError` unless they are sizes that a generator's instances have."""
+        check_one_of("resolution", self.resolution, RESOLUTIONS)
+        check_between("latent_dim", self.latent_dim, 1, WIDEST)
+        blocks = [4 * 2**i for i in range(len(self.channels))]
+        if not blocks or blocks[-1] != self.resolution:
+            raise UserError(
+                f"{len(self.channels)} entries of channels do not lead from 4 to the resolution "
+                f"{self.resolution}"
+            )
+        for channels in self.channels:
+            check_between("channels", channels, 1, WIDEST)
+        if list(self.maps) != [size for size in blocks if size in self.maps]:
+            raise UserError(f"maps {list(self.maps)} are not resolutions from 4 to the image's")
 
 
 def tensor_shapes(config: InstanceConfig) -> dict[str, tuple[int, ...]]:
@@ -211,12 +228,5 @@ def load_instance(path: str | Path) -> Instance:
     Raises:
         UserError: missing, truncated, foreign, or not an instance.
     """
-    tensors, header = load_tensors(path, "instance")
-    try:
-        lists = {name: tuple(header[name]) for name in ("channels", "maps")}
-        config = InstanceConfig(**{**header, **lists})
-        shapes = tensor_shapes(config)
-    except (TypeError, KeyError, IndexError) as error:
-        raise UserError(f"{path} is not a whole instance: its header is damaged") from error
-    check_strictly(shapes, tensors, path)
-    return Instance(config, channels_last(tensors))
+    config = read_sizes(load_header(path, INSTANCE), InstanceConfig, path)
+    return Instance(config, channels_last(load_weights(path, tensor_shapes(config))))

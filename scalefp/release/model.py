@@ -14,9 +14,10 @@ from scalefp.config import ModelConfig
 from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.generator import Generator
-from scalefp.release.container import load_release, load_strictly, save_tensors
+from scalefp.release.container import save_tensors
 from scalefp.release.export import Ports, export
 from scalefp.release.folding import Folding
+from scalefp.release.header import fill_networks, load_release_header
 from scalefp.release.instance import Instance
 from scalefp.release.reader import Reader
 
@@ -89,8 +90,9 @@ def read_release(path: Path) -> Model:
     Raises:
         UserError: missing, damaged, or of another kind.
     """
-    tensors, config, training = load_release(path, "release", ModelConfig)
-    generator, decoder = Generator(config), Decoder(config)
-    load_strictly(nn.ModuleDict({"generator": generator, "decoder": decoder}), tensors, path)
+    config, training = load_release_header(path, "release", ModelConfig)
+    with torch.device("meta"):  # no memory before the file is known to fit
+        generator, decoder = Generator(config), Decoder(config)
+    fill_networks(path, {"generator": generator, "decoder": decoder})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Model(config, generator, decoder, training=training, digest=digest)
