@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder, mark
-from scalefp.data.images import to_float, to_uint8
+from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
+from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
 from scalefp.release.container import save_tensors
 from scalefp.release.header import fill_networks, load_release_header
-from scalefp.release.reader import Reader, check_pixels, ready
+from scalefp.release.inputs import Images, Pictures
+from scalefp.release.reader import Reader, ready
 
 # Below the first a mark is a picture of its own, above the second it drowns in the rounding to 8
 # bits, which alone costs 59 dB.
@@ -65,12 +68,15 @@ class Marker(Reader):
             )
 
     @torch.inference_mode()
-    def mark(self, images: Tensor, bits: Tensor, *, psnr: float | None = None) -> Tensor:
+    def mark(
+        self, images: Images, key: Key | Tensor | NDArray[Any], *, psnr: float | None = None
+    ) -> Tensor:
         """Write a key into images.
 
         Args:
-            images: [b, 3, R, R] at the marker's resolution, uint8 or float in [-1, 1].
-            bits: of one key for all [n], or one for each [b, n]; in {0, 1}.
+            images: at the marker's resolution, as for :meth:`decode`: paths, PIL images, 8-bit
+                arrays and tensors, or floats in [-1, 1].
+            key: of all images, or bits in {0, 1}: of one key [n], or of one for each image [b, n].
             psnr: strength of the mark in dB, before what leaves [0, 255] is clipped; None takes
                 the one trained for.
 
@@ -78,24 +84,33 @@ class Marker(Reader):
             The marked images, uint8 [b, 3, R, R], on the encoder's device.
 
         Raises:
-            UserError: other shapes or types, or a strength that cannot be.
+            UserError: other shapes, types or ranges, or a strength that cannot be.
         """
-        check_pixels(images, self.config.resolution)
         self.check_psnr(psnr)
-        n_bits = self.config.n_bits
-        if bits.shape not in ((n_bits,), (len(images), n_bits)):
-            raise UserError(
-                f"the bits must have shape [{n_bits}] or [{len(images)}, {n_bits}], "
-                f"not {list(bits.shape)}"
-            )
+        pictures = Pictures(images, self.config.resolution, as_they_are=True)
         device = self._writer.output.weight.device
-        every = bits.expand(len(images), -1)
+        every = self._bits(key, len(pictures)).to(device).split(BATCH)
         marked = []
-        for part, keys in zip(images.split(BATCH), every.split(BATCH), strict=True):
-            pixels = (to_float(part) if part.dtype == torch.uint8 else part.float()).to(device)
-            residual = self._writer(pixels, keys.to(device), psnr=psnr)
+        for pixels, bits in zip(pictures.batches(BATCH), every, strict=True):
+            pixels = pixels.to(device)
+            residual = self._writer(pixels, bits, psnr=psnr)
             marked.append(to_uint8(mark(pixels, residual)))
         return torch.cat(marked)
+
+    def _bits(self, key: Key | Tensor | NDArray[Any], count: int) -> Tensor:
+        """Bits [count, n] of the key, or keys, of so many images."""
+        bits = torch.as_tensor(key.bits if isinstance(key, Key) else key)
+        n_bits = self.config.n_bits
+        if isinstance(key, Key) and key.n_bits != n_bits:
+            raise UserError(f"this marker embeds {n_bits} bits, not {key.n_bits}")
+        if bits.shape not in ((n_bits,), (count, n_bits)):
+            raise UserError(
+                f"the bits must have shape [{n_bits}] or [{count}, {n_bits}], "
+                f"not {list(bits.shape)}"
+            )
+        if not ((bits == 0) | (bits == 1)).all():
+            raise UserError("the bits of a key are 0 and 1; these hold other values")
+        return bits.expand(count, -1)
 
 
 def save_marker(

@@ -1,25 +1,20 @@
 """What every release can do, whatever else is in it: read fingerprints from images."""
 
 import copy
-import os
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from scalefp.attribution.evidence import Reading
-from scalefp.data.images import read_image, to_float, to_tensor
-from scalefp.errors import UserError
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.layers import fold_gains_
 from scalefp.release.alignment import read
+from scalefp.release.inputs import Images, Pictures
 
-Images = Tensor | Image.Image | str | os.PathLike[str] | Sequence[Any]
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -31,17 +26,6 @@ class Sizes(Protocol):
 
     @property
     def n_bits(self) -> int: ...
-
-
-def check_pixels(images: Tensor, resolution: int) -> None:
-    """Raise UserError unless a tensor is uint8 or floating, [b, 3, R, R] at this resolution."""
-    if images.shape[1:] != (3, resolution, resolution):
-        raise UserError(
-            f"a tensor of images must have shape [b, 3, {resolution}, {resolution}], "
-            f"not {list(images.shape)}"
-        )
-    if not (images.is_floating_point() or images.dtype == torch.uint8):
-        raise UserError(f"a tensor of images must be uint8 or floating, not {images.dtype}")
 
 
 def ready(network: N) -> N:
@@ -89,9 +73,10 @@ class Reader:
         takes the time of about a hundred images.
 
         Args:
-            images: one picture or a sequence of them (PIL images or paths; any size and mode:
-                centre-cropped to a square and resized), or a tensor [b, 3, R, R] at the release's
-                resolution, float in [-1, 1] or uint8.
+            images: one image or any number of them: paths and PIL images of any size and mode,
+                which are centre-cropped to a square and resized; 8-bit arrays and tensors [3, H, W]
+                or [H, W, 3], or a batch of them, likewise; or floats in [-1, 1] at the release's
+                resolution.
             batch_size: images decoded at a time.
             search: try crops, turns and mirroring on what is unclear; else all are read as they
                 are.
@@ -100,28 +85,16 @@ class Reader:
             Reading of b images; take ``reading[i]`` for the i-th alone.
 
         Raises:
-            UserError: no image, or one that cannot be read.
+            UserError: no image, one that cannot be read, or floats of another range.
         """
-        resolution = self.config.resolution
-        if isinstance(images, Tensor):
-            check_pixels(images, resolution)
-        if isinstance(images, str | os.PathLike | Image.Image):
-            images = [images]
-        if len(images) == 0:
-            raise UserError("there is no image to decode; give at least one")
+        pictures = Pictures(images, self.config.resolution)
         device = self._reader.output.weight.device
         logits = []
-        with tqdm(total=len(images), unit="img", desc="decode", delay=2, leave=False) as progress:
-            for start in range(0, len(images), batch_size):
-                batch = images[start : start + batch_size]
-                if isinstance(batch, Tensor):
-                    pixels = batch
-                else:
-                    pixels = to_tensor([read_image(source) for source in batch], resolution)
-                if pixels.dtype == torch.uint8:
-                    pixels = to_float(pixels)
-                pixels = pixels.float().to(device)
+        total = len(pictures)
+        with tqdm(total=total, unit="img", desc="decode", delay=2, leave=False) as progress:
+            for pixels in pictures.batches(batch_size):
+                pixels = pixels.to(device)
                 found = read(self._reader, pixels) if search else self._reader(pixels)[0]
                 logits.append(found.double().cpu().numpy())
-                progress.update(len(batch))
+                progress.update(len(pixels))
         return Reading(logits=np.concatenate(logits), model_digest=self.digest)

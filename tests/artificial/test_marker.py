@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from scalefp.artificial.marker import MAX_PSNR, MIN_PSNR, Marker, read_marker, save_marker
-from scalefp.data.images import to_float
+from scalefp.data.images import to_float, to_pil
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.metrics import bit_accuracy, psnr
@@ -98,6 +98,9 @@ def test_pixels_may_be_bytes_or_floats_and_a_key_one_or_many(marker, bits):
     assert torch.equal(marker.mark(GREY, one), expected)
     assert torch.equal(marker.mark(to_float(GREY), one), expected)
     assert torch.equal(marker.mark(GREY, one.to(torch.uint8)), expected)
+    assert torch.equal(marker.mark(GREY, one.numpy()), expected)
+    assert torch.equal(marker.mark(to_pil(GREY), Key.from_bits(one)), expected)
+    assert torch.equal(marker.mark(list(GREY.permute(0, 2, 3, 1).numpy()), one), expected)
     apart = [marker.mark(GREY[i : i + 1], bits[i : i + 1])[0] for i in range(5)]
     # A convolution of another batch may round in another order.
     together = marker.mark(GREY, bits)
@@ -124,17 +127,35 @@ def test_marking_leaves_no_gradients_and_the_images_as_they_were(marker, bits):
     ("images", "n_bits", "says"),
     [
         (GREY[:, :, :16, :16], (5, 128), r"\[b, 3, 32, 32\]"),
-        (GREY[0], (128,), r"\[b, 3, 32, 32\]"),
+        (GREY[0, 0], (128,), r"\[b, 3, H, W\]"),
+        (GREY.float(), (128,), "from 0 to 255"),
+        (GREY / 255, (128,), r"looks like \[0, 1\]"),
         (GREY.long(), (5, 128), "uint8"),
         (GREY, (5, 120), r"\[128\] or \[5, 128\]"),
         (GREY, (4, 128), r"\[128\] or \[5, 128\]"),
         (GREY, (1, 128), r"\[128\] or \[5, 128\]"),
     ],
-    ids=["size", "no batch", "integers", "length", "fewer keys", "one row"],
+    ids=[
+        "size",
+        "no channels",
+        "0 to 255",
+        "0 to 1",
+        "integers",
+        "length",
+        "fewer keys",
+        "one row",
+    ],
 )
 def test_what_cannot_be_marked_is_refused(marker, images, n_bits, says):
     with pytest.raises(UserError, match=says):
         marker.mark(images, torch.zeros(n_bits, dtype=torch.uint8))
+
+
+def test_a_key_is_bits_of_the_markers_length(marker):
+    with pytest.raises(UserError, match="embeds 128 bits, not 32"):
+        marker.mark(GREY, Key.from_hex("c0ffee11"))
+    with pytest.raises(UserError, match="0 and 1"):
+        marker.mark(GREY, 2 * torch.ones(128))
 
 
 @pytest.mark.parametrize("strength", [MIN_PSNR - 0.1, MAX_PSNR + 0.1, -38.0, float("nan")])

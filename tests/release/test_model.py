@@ -185,14 +185,14 @@ def test_reading_leaves_no_gradients_behind(loaded, pixels):
         ([], "no image"),
         ((), "no image"),
         (torch.zeros(0, 3, 32, 32), "no image"),
-        (torch.zeros(3, 32, 32), r"\[b, 3, 32, 32\]"),
+        (torch.zeros(32, 32), r"\[b, 3, H, W\]"),
         (torch.zeros(2, 3, 16, 16), r"\[2, 3, 16, 16\]"),
         (torch.zeros(2, 1, 32, 32), r"\[2, 1, 32, 32\]"),
         (["no-such-file.png"], r"no-such-file\.png"),
         ("no-such-file.png", r"no-such-file\.png"),
     ],
     ids=[
-        "empty list", "empty tuple", "empty tensor", "no batch", "other size", "grey",
+        "empty list", "empty tuple", "empty tensor", "no channels", "other size", "grey",
         "missing in list", "missing",
     ],
 )  # fmt: skip
