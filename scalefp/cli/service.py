@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scalefp.cli.arguments import add_command, add_options, count, port
+from scalefp.cli.arguments import add_command, add_options, count, port, probability
 from scalefp.service import serve
 
 
@@ -33,6 +33,10 @@ def add_service_command(to: Any) -> None:
         "max-megapixels": (25, "size of one image"),
         "max-seconds": (10, "time to decode one image"),
     }
+    parser.add_argument(
+        "--max-fpr", type=probability, default=1e-3, metavar="P",
+        help="greatest accepted probability of naming anybody wrongly (default: 1e-3)",
+    )  # fmt: skip
     for name, (value, text) in limits.items():
         parser.add_argument(
             f"--{name}", type=count, default=value, metavar="N", help=f"{text} (default: {value})"

@@ -9,7 +9,7 @@ class Named(BaseModel):
     """An issued key that agrees with the images better than chance allows."""
 
     holder: str
-    key: str = Hex
+    key: str | None = Field(None, pattern="^[0-9a-f]+$", description="only with the token")
     p_value: float = Field(
         description="at most the probability that any issued key would agree this well if all of "
         "them were innocent"
@@ -18,6 +18,23 @@ class Named(BaseModel):
     matches: int = Field(description="bits of the key that agree with those read")
     effective_bits: float = Field(description="how many equally sure bits the reading is worth")
     margin: float = Field(description="bits of evidence more than the best key not named has")
+
+
+class Explanation(BaseModel):
+    code: str = Field(description="stable, for programs")
+    message: str = Field(description="one sentence: what is wrong and how to mend it")
+
+
+class Problem(BaseModel):
+    error: Explanation
+
+
+class NotJudged(BaseModel):
+    """An image that cannot be read, in the place of its verdict."""
+
+    images: list[str] = Field(description="its name as sent")
+    sha256: list[str] = Field(description="of the file as sent")
+    error: Explanation
 
 
 class Verdict(BaseModel):
@@ -32,6 +49,7 @@ class Verdict(BaseModel):
     read: str = Field(description="bits read from the images, as hexadecimal digits")
     model_digest: str = Field(description="SHA-256 of the release file")
     registry_head: str = Field(description="digest of the registry's newest audit entry")
+    unread: list[NotJudged] = Field([], description="with same_source: images left out, and why")
 
 
 class Decoded(BaseModel):
@@ -41,6 +59,14 @@ class Decoded(BaseModel):
     key: str = Hex
     confidence: float = Field(description="mean of |sigmoid(logit) - 1/2| * 2, from 0 to 1")
     sha256: str = Field(description="of the file as sent")
+
+
+class NotDecoded(BaseModel):
+    """An image that cannot be read, in the place of its key."""
+
+    image: str = Field(description="name as sent")
+    sha256: str = Field(description="of the file as sent")
+    error: Explanation
 
 
 class Listed(BaseModel):
@@ -73,6 +99,7 @@ class Allowed(BaseModel):
     upload_bytes: int
     images: int
     pixels: int
+    fpr: float = Field(description="greatest accepted probability of naming anybody wrongly")
 
 
 class Health(BaseModel):
@@ -82,12 +109,3 @@ class Health(BaseModel):
     registry: RegistryState
     issuing: bool = Field(description="whether POST /keys is on")
     limits: Allowed
-
-
-class Explanation(BaseModel):
-    code: str = Field(description="stable, for programs")
-    message: str = Field(description="one sentence: what is wrong and how to mend it")
-
-
-class Problem(BaseModel):
-    error: Explanation

@@ -36,17 +36,20 @@ PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 DESCRIPTION = """Whose instance made an image: an issued key with an exact p-value, or nobody.
-Every error is {"error": {"code", "message"}}; 503 comes with Retry-After. No image is kept."""
+Every error is {"error": {"code", "message"}}; 503 comes with Retry-After. An image that cannot be
+read has its error in the place of its answer, unless it was the only one. Verdicts on several
+images as one source are exact only if the images were chosen without looking at earlier verdicts;
+the log notes every question. No image is kept."""
 CODES = {
     400: "bad_request, wrong_host",
     401: "wrong_token",
-    403: "issuing_off",
+    403: "issuing_off, foreign_origin",
     408: "upload_too_slow",
     409: "no_key_issued, holder_has_key",
     413: "too_large, too_many_images",
     422: "invalid, image_refused, image_too_slow",
     500: "internal",
-    503: "busy, registry_unavailable",
+    503: "busy, registry_unavailable, stopping",
 }
 # What the framework itself refuses.
 PLAIN = {
@@ -115,20 +118,32 @@ class Recipient(BaseModel):
 BEARER = HTTPBearer(auto_error=False, description="the token that the service was started with")
 
 
+Given = Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
+
+
 class Door:
     """A dependency that lets through who knows the token; without one it is closed to everybody."""
 
     def __init__(self, token: str | None) -> None:
         self._digest = None if token is None else hashlib.sha256(token.encode()).digest()
 
-    def __call__(
-        self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
-    ) -> None:
+    def knows(self, given: Given) -> bool:
+        """As a dependency: whether the client may see keys.
+
+        Raises:
+            Refused: something was sent that is not the token.
+        """
+        if given is not None:
+            self(given)
+        return given is not None
+
+    def __call__(self, given: Given) -> None:
         if self._digest is None:
             raise Refused(
                 403,
                 "issuing_off",
-                "keys are not issued over HTTP: the service was started without a token",
+                "keys are neither issued nor shown over HTTP: the service was started without a "
+                "token",
             )
         digest = hashlib.sha256((given.credentials if given else "").encode()).digest()
         # Digests of equal length in constant time: how long it takes tells nothing of the token.
@@ -136,7 +151,7 @@ class Door:
             raise Refused(
                 401,
                 "wrong_token",
-                "issuing a key needs the service's token: send Authorization: Bearer TOKEN",
+                "keys are issued and shown to who sends the token: Authorization: Bearer TOKEN",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
@@ -178,7 +193,7 @@ def create_app(
     """
     # Uploads stay in memory, whose size the guard bounds: nothing of an image touches the disk.
     MultiPartParser.spool_max_size = desk.limits.upload_bytes + 1
-    limits, model = desk.limits, desk.model
+    limits, model, door = desk.limits, desk.model, Door(token)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -201,8 +216,9 @@ def create_app(
     @app.post(
         "/attribute",
         summary="Say whose instance made each image",
-        response_model=list[answers.Verdict],
-        responses=problems(400, 408, 409, 413, 422, 503),
+        response_model=list[answers.Verdict | answers.NotJudged],
+        response_model_exclude_unset=True,
+        responses=problems(400, 401, 403, 408, 409, 413, 422, 503),
     )
     async def attribute(
         images: list[UploadFile],
@@ -210,20 +226,32 @@ def create_app(
             bool, Query(description="all images come from one source: judge them as one")
         ] = False,
         fpr: Annotated[
-            float, Query(gt=0, lt=1, description="accepted probability of naming anybody wrongly")
+            float,
+            Query(
+                gt=0,
+                lt=1,
+                description="accepted probability of naming anybody wrongly; at most what /health "
+                "says under limits",
+            ),
         ] = 1e-6,
         form: Annotated[
             Form,
             Query(description="test with the decoder's certainty of each bit, or with bits alone"),
         ] = "soft",
+        with_keys: bool = Depends(door.knows),
     ) -> list[dict[str, Any]]:
+        if fpr > limits.fpr:
+            raise Refused(422, "invalid", f"query fpr: this service accepts at most {limits.fpr:g}")
         uploads = await receive(images, limits.images)
-        return await desk.attribute(uploads, same_source=same_source, fpr=fpr, form=form)
+        return await desk.attribute(
+            uploads, same_source=same_source, fpr=fpr, form=form, with_keys=with_keys
+        )
 
     @app.post(
         "/decode",
         summary="Read the key in each image",
-        response_model=list[answers.Decoded],
+        response_model=list[answers.Decoded | answers.NotDecoded],
+        response_model_exclude_unset=True,
         responses=problems(400, 408, 413, 422, 503),
     )
     async def decode(images: list[UploadFile]) -> list[dict[str, Any]]:
@@ -235,7 +263,7 @@ def create_app(
         status_code=201,
         response_model=answers.Issued,
         responses=problems(400, 401, 403, 408, 409, 413, 422, 503),
-        dependencies=[Depends(Door(token))],
+        dependencies=[Depends(door)],
     )
     async def issue(recipient: Recipient) -> dict[str, Any]:
         record = await desk.issue(recipient.holder)
@@ -282,6 +310,7 @@ def create_app(
                 "upload_bytes": limits.upload_bytes,
                 "images": limits.images,
                 "pixels": limits.pixels,
+                "fpr": limits.fpr,
             },
         }
 

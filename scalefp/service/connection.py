@@ -1,7 +1,8 @@
 """One HTTP connection, which is dropped when no request arrives in time.
 
-uvicorn waits for ever for the rest of a request's head; a few hundred clients that send one byte
-a minute would take every place. What comes after the head is timed by the guard.
+uvicorn waits for ever for the rest of a request's head; clients that send one byte a minute would
+take every place. What comes after the head is timed by the guard, which also says in words when
+there is too much to do: here connections are only kept below the number of open files.
 """
 
 import asyncio
@@ -10,11 +11,15 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 30.0
+MOST = 800  # connections at a time; whoever comes then is not even answered
 
 
 class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MOST:
+            transport.abort()
+            return
         self._expect_request()
 
     def on_response_complete(self) -> None:

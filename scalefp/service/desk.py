@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from scalefp.attribution.evidence import Attribution, Form, IssuedKeys, attribute_each
 from scalefp.attribution.odds import in_words
@@ -46,6 +49,18 @@ def take_snapshot(registry: Registry) -> Snapshot:
             return snapshot
 
 
+class Unread(NamedTuple):
+    """An image of a request that could not be read, as it is answered beside the others."""
+
+    name: str
+    sha256: str
+    why: Refused
+
+    def entry(self) -> dict[str, Any]:
+        error = {"code": self.why.code, "message": self.why.detail}
+        return {"images": [self.name], "sha256": [self.sha256], "error": error}
+
+
 class Images(NamedTuple):
     """What is kept of the images of a request until it is answered."""
 
@@ -60,16 +75,22 @@ class Images(NamedTuple):
         ]
 
 
-def named(found: Attribution) -> dict[str, Any]:
+def named(found: Attribution, *, with_key: bool) -> dict[str, Any]:
     return {
         "holder": found.holder,
-        "key": str(found.key),
+        **({"key": str(found.key)} if with_key else {}),
         "p_value": found.p_value,
         "odds": in_words(found.p_value),
         "matches": found.matches,
         "effective_bits": found.effective_bits,
         "margin": found.margin,
     }
+
+
+def in_places(rows: Sequence[T], others: dict[int, T]) -> list[T]:
+    """``rows`` in their order, with each of ``others`` inserted at its place in the result."""
+    rest = iter(rows)
+    return [others[i] if i in others else next(rest) for i in range(len(rows) + len(others))]
 
 
 class Desk:
@@ -88,6 +109,7 @@ class Desk:
         self._clerks = ThreadPoolExecutor(workers, thread_name_prefix="registry")
         self._snapshot: Snapshot | None = None
         self._present = 0  # requests at work or waiting for it
+        self._asked = 0  # questions whose image it was, numbered for the log
 
     def close(self) -> None:
         """Stop processes and threads."""
@@ -123,16 +145,31 @@ class Desk:
                 retry_after=30,
             ) from None
 
-    def _open(self, uploads: Sequence[Upload]) -> tuple[Pixels, list[str]]:
+    def _open(self, uploads: Sequence[Upload]) -> tuple[list[Pixels | Refused], list[str]]:
         digests = [hashlib.sha256(upload.data).hexdigest() for upload in uploads]
         return self._readers.read(uploads), digests
 
-    async def _read(self, uploads: Sequence[Upload]) -> Images:
+    async def _read(self, uploads: Sequence[Upload]) -> tuple[Images, dict[int, Unread]]:
+        """The images that can be read, and by their place in the request those that cannot.
+
+        Raises:
+            Refused: none can be read; it is said of the first.
+        """
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(self._readers.threads, self._open, uploads)
-        pixels, digests = await work
-        reading = await asyncio.wrap_future(self._network.submit(pixels))
-        return Images([upload.name for upload in uploads], digests, reading)
+        opened, digests = await work
+        sent = list(zip(uploads, digests, opened, strict=True))
+        unread = {
+            place: Unread(upload.name, digest, answer)
+            for place, (upload, digest, answer) in enumerate(sent)
+            if isinstance(answer, Refused)
+        }
+        good = [(u.name, digest, p) for u, digest, p in sent if not isinstance(p, Refused)]
+        if not good:
+            raise unread[0].why
+        names, read_digests, pixels = zip(*good, strict=True)
+        reading = await asyncio.wrap_future(self._network.submit(np.stack(pixels)))
+        return Images(list(names), list(read_digests), reading), unread
 
     def _current(self) -> Snapshot:
         """The registry as it is now; read anew only when its head has moved."""
@@ -148,7 +185,9 @@ class Desk:
             self._snapshot = take_snapshot(self.registry)
         return self._snapshot
 
-    def _judge(self, sources: Sequence[Images], fpr: float, form: Form) -> list[dict[str, Any]]:
+    def _judge(
+        self, sources: Sequence[Images], fpr: float, form: Form, *, with_keys: bool
+    ) -> list[dict[str, Any]]:
         snapshot = self._current()
         readings = [source.reading for source in sources]
         answers = attribute_each(readings, snapshot, fpr, form=form)
@@ -156,7 +195,7 @@ class Desk:
             {
                 "images": source.names,
                 "sha256": source.sha256,
-                "attributed": [named(one) for one in found],
+                "attributed": [named(one, with_key=with_keys) for one in found],
                 "fpr": fpr,
                 "form": form,
                 "issued": len(snapshot.issued.packed),
@@ -167,25 +206,60 @@ class Desk:
             for source, found in zip(sources, answers, strict=True)
         ]
 
+    def _note(self, images: Images, how: str, entries: Sequence[dict[str, Any]]) -> None:
+        """Log what was asked, in what order: evidence that was picked after looking is none."""
+        self._asked += 1
+        LOG.info(
+            "question %d: %s, %d image(s) %s: %d of %d verdict(s) with a name",
+            self._asked,
+            how,
+            len(images.names),
+            " ".join(digest[:16] for digest in images.sha256),
+            sum(bool(entry["attributed"]) for entry in entries),
+            len(entries),
+        )
+
     async def attribute(
-        self, uploads: Sequence[Upload], *, same_source: bool, fpr: float, form: Form
+        self,
+        uploads: Sequence[Upload],
+        *,
+        same_source: bool,
+        fpr: float,
+        form: Form,
+        with_keys: bool,
     ) -> list[dict[str, Any]]:
-        """A verdict for each image, or one for all of them as one source."""
+        """A verdict for each image, or one for all of them as one source.
+
+        Images that cannot be read are answered for in their places, or are listed with the one
+        verdict on the others.
+        """
         async with self._place():
-            images = await self._read(uploads)
+            images, unread = await self._read(uploads)
             sources = [images] if same_source else images.one_by_one()
-            return await self._ask(self._judge, sources, fpr, form)
+            judge = partial(self._judge, with_keys=with_keys)
+            entries = await self._ask(judge, sources, fpr, form)
+            how = f"{'one source' if same_source else 'each by itself'}, {form}, fpr {fpr:g}"
+            self._note(images, how, entries)
+            if same_source:
+                entries[0]["unread"] = [one.entry() for one in unread.values()]
+                return entries
+            return in_places(entries, {place: one.entry() for place, one in unread.items()})
 
     async def decode(self, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
         """The key read in each image, whether or not anybody was given it."""
         async with self._place():
-            images = await self._read(uploads)
+            images, unread = await self._read(uploads)
             confidence = images.reading.confidence
             rows = zip(images.names, images.reading.keys, confidence, images.sha256, strict=True)
-            return [
+            read = [
                 {"image": name, "key": str(key), "confidence": float(sure), "sha256": digest}
                 for name, key, sure, digest in rows
             ]
+            failed = {
+                place: {"image": one.name, "sha256": one.sha256, "error": one.entry()["error"]}
+                for place, one in unread.items()
+            }
+            return in_places(read, failed)
 
     def _issue(self, holder: str) -> Record:
         try:

@@ -24,6 +24,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 UPLOAD_PATHS = ("/attribute", "/decode")
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -116,6 +117,20 @@ class Guard:
                 400, "wrong_host", "the service is not meant to be reached under this host name"
             )
 
+    def _check_origin(self, scope: Scope) -> None:
+        """Browsers say which page asks; programs say nothing, and may ask."""
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin is None:
+            return
+        # Another port of this machine is another site; a proxy may ask under a name of its own.
+        place = origin.partition("://")[2].lower()
+        proxies = set(self.hosts or ()).difference(LOOPBACK)
+        if place != headers.get("host", "").lower() and host_name(place) not in proxies:
+            raise Refused(
+                403, "foreign_origin", "pages of other sites may not ask this service anything"
+            )
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -134,9 +149,13 @@ class Guard:
 
         try:
             self._check_host(scope)
+            self._check_origin(scope)
             await self.app(scope, body.receive, send_guarded)
         except Refused as error:
             await error_response(error)(scope, receive, send_guarded)
+        except asyncio.CancelledError:  # only the server's own end comes as far as this
+            end = Refused(503, "stopping", "the service is being stopped: try again later")
+            await error_response(end)(scope, receive, send_guarded)
         finally:
             body.release()
             # The route's own pattern, never what the client wrote: that may be anything.

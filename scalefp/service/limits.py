@@ -21,6 +21,9 @@ class Limits:
     work_seconds: float = 60.0  # from the body to the answer, waiting included
     waiting: int = 128  # requests at work or waiting for it
     buffered_bytes: int = 256 * MIB  # of all bodies in memory
+    # Greatest accepted probability of naming anybody wrongly. With a large one the service would
+    # tell any visitor the names of those that his pictures happen to lean to.
+    fpr: float = 1e-3
 
 
 class Refused(HTTPException):

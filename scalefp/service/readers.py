@@ -5,13 +5,16 @@ takes too long (a small JPEG can ask for minutes of work) and, if it crashes, ta
 """
 
 import multiprocessing
+import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +27,8 @@ from scalefp.service.limits import Limits, Refused, busy
 START_SECONDS = 60.0
 # Private memory that one process may have: what it has imported, and generously for each pixel.
 BASE_BYTES, PIXEL_BYTES = 1 << 30, 40
+# A process that took so much for an image is replaced: what it has freed it may keep for itself.
+RETIRE_BYTES = 128 << 20
 
 Pixels = NDArray[np.uint8]
 
@@ -35,14 +40,33 @@ class Upload(NamedTuple):
     data: bytes
 
 
+def _end_with_owner() -> None:
+    """Wait for the end of the process that started this one, and end with it.
+
+    A pipe that closes would tell as well, but is not looked at while an image is being decoded.
+    """
+    owner = multiprocessing.parent_process()
+    if owner is not None:
+        owner.join()
+        os._exit(1)
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10  # Linux counts KiB
+
+
 def _serve(connection: Connection, resolution: int, max_pixels: int) -> None:
     """The process: an Upload in; pixels [3, R, R] or a sentence out, until the pipe closes."""
     # Ctrl+C reaches every process of the terminal; this one ends when its owner does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_owner, daemon=True).start()
     memory = BASE_BYTES + PIXEL_BYTES * max_pixels
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold the image
     connection.send(None)
+    without_image = _peak_memory()
     while True:
         try:
             name, data = connection.recv()
@@ -55,10 +79,12 @@ def _serve(connection: Connection, resolution: int, max_pixels: int) -> None:
         except UserError as error:
             answer = str(error)
         connection.send(answer)
+        if _peak_memory() - without_image > RETIRE_BYTES:
+            return
 
 
 class _Reader:
-    """One process and the pipe to it; started again after it had to be killed."""
+    """One process and the pipe to it; started again after it had to be killed, or has ended."""
 
     def __init__(self, resolution: int, limits: Limits) -> None:
         self.resolution, self.limits = resolution, limits
@@ -98,29 +124,29 @@ class _Reader:
         self.process.join()
         self.connection.close()
 
-    def read(self, upload: Upload) -> Pixels:
-        """uint8 [3, R, R], or Refused."""
-        if not self.alive:
-            self._start()
-        try:
-            self.connection.send(upload)
-            answer = self.answer(self.limits.image_seconds)
-        except TimeoutError:
-            raise Refused(
-                422,
-                "image_too_slow",
-                f"{upload.name} could not be decoded within {self.limits.image_seconds:g} s: "
-                "save it anew, or make it smaller",
-            ) from None
-        except (EOFError, OSError):
-            self.stop()
-            raise Refused(
-                422, "image_refused", f"{upload.name} cannot be decoded: save it anew"
-            ) from None
-        if isinstance(answer, str):
-            raise Refused(422, "image_refused", answer)
-        assert answer is not None
-        return answer
+    def read(self, upload: Upload) -> Pixels | Refused:
+        """uint8 [3, R, R], or why there are no pixels."""
+        for _ in range(2):  # twice, since the process may have died before it got this image
+            if not self.alive:
+                self._start()
+            try:
+                self.connection.send(upload)
+                answer = self.answer(self.limits.image_seconds)
+            except TimeoutError:
+                return Refused(
+                    422,
+                    "image_too_slow",
+                    f"{upload.name} could not be decoded within {self.limits.image_seconds:g} s: "
+                    "save it anew, or make it smaller",
+                )
+            except (EOFError, OSError):
+                self.stop()
+                continue
+            if isinstance(answer, str):
+                return Refused(422, "image_refused", answer)
+            assert answer is not None
+            return answer
+        return Refused(422, "image_refused", f"{upload.name} cannot be decoded: save it anew")
 
 
 class Readers:
@@ -138,21 +164,22 @@ class Readers:
         self.threads = ThreadPoolExecutor(count, thread_name_prefix="reader")
         self.seconds = limits.work_seconds
 
-    def read(self, uploads: Sequence[Upload]) -> Pixels:
-        """uint8 [b, 3, R, R]. Blocks: call it in ``threads``, which are as many as processes.
+    def read(self, uploads: Sequence[Upload]) -> list[Pixels | Refused]:
+        """For each image uint8 [3, R, R], or why it is refused: broken, too large, too slow.
+
+        Blocks: call it in ``threads``, which are as many as processes.
 
         Raises:
-            Refused: an image that is broken, too large or takes too long, which is named; or all
-                of them together take too long.
+            Refused: all of them together take too long.
         """
         reader, end = self._idle.get(), time.monotonic() + self.seconds
         try:
-            pixels = []
+            answers = []
             for upload in uploads:
                 if time.monotonic() > end:
                     raise busy()  # nobody waits for it any longer
-                pixels.append(reader.read(upload))
-            return np.stack(pixels)
+                answers.append(reader.read(upload))
+            return answers
         finally:
             self._idle.put(reader)
 

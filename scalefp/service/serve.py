@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from scalefp.errors import UserError
 
 TOKEN_VARIABLE = "SCALEFP_TOKEN"
 MIN_TOKEN = 16  # characters
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def read_token(file: str | None) -> str | None:
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
         from scalefp.service.app import create_app
         from scalefp.service.connection import Connection
+        from scalefp.service.guard import LOOPBACK
     except ImportError as error:
         raise UserError(
             f"the service needs packages that are not installed ({error.name}): "
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         images=args.max_images,
         pixels=args.max_megapixels * 10**6,
         image_seconds=float(args.max_seconds),
+        fpr=args.max_fpr,
         buffered_bytes=max(Limits.buffered_bytes, 2 * args.max_mib * MIB),
     )
     # One thread each: threads that share a busy core wait for each other.
@@ -91,8 +93,9 @@ def run(args: argparse.Namespace) -> int:
         host = f"[{args.host}]" if ":" in args.host else args.host
         url = f"http://{host}:{listener.getsockname()[1]}"
         hosts: set[str] | None
-        if host in LOOPBACK:
-            hosts = {*LOOPBACK, *args.allow_host}
+        # Every way to write such an address (127.1, 127.0.0.2) leads only to this machine.
+        if ip_address(listener.getsockname()[0]).is_loopback:
+            hosts = {*LOOPBACK, host, listener.getsockname()[0], *args.allow_host}
         else:
             hosts = set(args.allow_host) or None
             print(
@@ -114,8 +117,7 @@ def run(args: argparse.Namespace) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=512,
-            timeout_graceful_shutdown=10,
+            timeout_graceful_shutdown=3,
         )
         show_url(url, as_json=args.json)
         uvicorn.Server(config).run(sockets=[listener])

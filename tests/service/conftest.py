@@ -123,6 +123,13 @@ class Live(NamedTuple):
         return host, int(port)
 
 
+def tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    listing = ["ps", "-o", "pid=", "--ppid", str(pid)]
+    children = subprocess.run(listing, capture_output=True, text=True).stdout.split()
+    return [pid, *(one for child in children for one in tree(int(child)))]
+
+
 def start(folder: Path, release: Path, registry: scalefp.Registry, *options: str) -> Live:
     """``scalefp serve`` on a free port."""
     log = folder / "serve.log"

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import threading
 import urllib.request
 from collections import Counter
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.conftest import UPLOADS, Live, png
+from service.conftest import UPLOADS, Live, png, tree
 
 LARGE = png(0, (900, 800))  # 2 MB of noise
 
@@ -47,13 +46,6 @@ def post(live: Live, data: bytes) -> int:
         assert set(json.load(error)) == {"error"}
         assert error.code != 503 or error.headers["Retry-After"]
         return error.code
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    listing = ["ps", "-o", "pid=", "--ppid", str(pid)]
-    children = subprocess.run(listing, capture_output=True, text=True).stdout.split()
-    return [pid, *(one for child in children for one in tree(int(child)))]
 
 
 def memory(pids: Sequence[int]) -> int:
@@ -103,6 +95,14 @@ def test_slow_clients_do_not_stop_the_others(live: Live) -> None:
     assert post(live, UPLOADS[0].data) == 200
     for one in slow:
         one.close()  # in the middle of the upload
+    assert post(live, UPLOADS[0].data) == 200
+
+
+def test_hundreds_of_idle_connections_do_not_stop_the_others(live: Live) -> None:
+    idle = [socket.create_connection(live.address, timeout=60) for _ in range(600)]
+    assert post(live, UPLOADS[0].data) == 200
+    for one in idle:
+        one.close()
     assert post(live, UPLOADS[0].data) == 200
 
 

@@ -48,9 +48,13 @@ def test_each_image_leads_to_its_holder_or_to_nobody(
         assert entry["read"] == str(model.decode(opened(upload)).key)
 
 
+AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
+
+
 def test_evidence_is_that_of_the_library(
     client: TestClient, registry: scalefp.Registry, model: Model
 ) -> None:
+    client.headers.update(AUTHORIZED)
     reading = model.decode(opened(UPLOADS[0]))
     for kind in ("soft", "hard"):
         answer = client.post(f"/attribute?fpr=1e-9&form={kind}", files=form(UPLOADS[0]))
@@ -63,6 +67,53 @@ def test_evidence_is_that_of_the_library(
         assert found["margin"] == pytest.approx(expected.margin, rel=1e-3)
         assert found["effective_bits"] == pytest.approx(expected.effective_bits, rel=1e-3)
         assert found["odds"] == in_words(found["p_value"])
+
+
+def test_keys_are_shown_to_who_knows_the_token_alone(
+    client: TestClient, connect: Connect, registry: scalefp.Registry
+) -> None:
+    alice = str(registry.find("alice"))
+    for asker, headers, shown in (
+        (client, AUTHORIZED, True),
+        (client, {}, False),
+        (connect(), {}, False),
+    ):
+        answer = asker.post("/attribute", files=form(UPLOADS[0]), headers=headers)
+        (found,) = answer.json()[0]["attributed"]
+        assert found["holder"] == "alice" and found["matches"] == 128
+        assert found.get("key") == (alice if shown else None)
+        assert ("key" in found) is shown
+    wrong = {"authorization": "Bearer something-else-entirely"}
+    answer = client.post("/attribute", files=form(UPLOADS[0]), headers=wrong)
+    assert_problem(answer, 401, "wrong_token")
+    answer = connect().post("/attribute", files=form(UPLOADS[0]), headers=AUTHORIZED)
+    assert_problem(answer, 403, "issuing_off")
+
+
+def test_nobody_is_named_at_will(client: TestClient, desk: Desk) -> None:
+    """At a false-positive rate near 1 every holder would be named for any picture."""
+    for fpr in ("0.9999", "0.0011"):
+        answer = client.post(f"/attribute?fpr={fpr}", files=form(*UPLOADS))
+        assert_problem(answer, 422, "invalid", "fpr", "0.001")
+    assert client.post("/attribute?fpr=0.001", files=form(UPLOADS[0])).status_code == 200
+    assert client.get("/health").json()["limits"]["fpr"] == desk.limits.fpr == 1e-3
+
+
+def test_the_log_tells_what_was_asked_in_what_order(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    client.post("/attribute", files=form(UPLOADS[0]))
+    client.post("/attribute?same_source=true&form=hard&fpr=1e-9", files=form(*UPLOADS[1:]))
+    lines = [line for line in caplog.messages if line.startswith("question ")]
+    digests = [hashlib.sha256(upload.data).hexdigest()[:16] for upload in UPLOADS]
+    first, second = (line.partition(": ")[2] for line in lines)
+    assert first == f"each by itself, soft, fpr 1e-06, 1 image(s) {digests[0]}: 1 of 1 " + (
+        "verdict(s) with a name"
+    )
+    assert second.startswith(f"one source, hard, fpr 1e-09, 2 image(s) {digests[1]} {digests[2]}: ")
+    numbers = [int(line.split(":")[0].split()[1]) for line in lines]
+    assert numbers[1] == numbers[0] + 1
 
 
 def test_images_of_one_source_get_one_verdict(client: TestClient, model: Model) -> None:
@@ -154,8 +205,25 @@ def test_too_many_images(connect: Connect, desk: Desk, monkeypatch: pytest.Monke
 
 def test_one_broken_image_is_named(client: TestClient) -> None:
     cut = Upload("cut.png", UPLOADS[1].data[:200])
+    digest = hashlib.sha256(cut.data).hexdigest()
     answer = client.post("/attribute", files=form(UPLOADS[0], cut, UPLOADS[2]))
-    assert_problem(answer, 422, "image_refused", "cut.png")
+    hers, failed, nobody = answer.json()
+    assert [one["holder"] for one in hers["attributed"]] == ["alice"]
+    assert nobody["images"] == ["b.png"] and nobody["attributed"] == []
+    assert (failed["images"], failed["sha256"]) == (["cut.png"], [digest])
+    assert failed["error"]["code"] == "image_refused" and "cut.png" in failed["error"]["message"]
+    assert set(failed) == {"images", "sha256", "error"}
+
+    rows = client.post("/decode", files=form(cut, UPLOADS[0])).json()
+    assert [row["image"] for row in rows] == ["cut.png", "hers.png"]
+    assert "key" not in rows[0] and "cut.png" in rows[0]["error"]["message"]
+
+    asked = client.post("/attribute?same_source=true", files=form(UPLOADS[0], cut))
+    (entry,) = asked.json()
+    assert entry["images"] == ["hers.png"]
+    assert [one["images"] for one in entry["unread"]] == [["cut.png"]]
+    for path in ("/attribute", "/decode"):
+        assert_problem(client.post(path, files=form(cut)), 422, "image_refused", "cut.png")
 
 
 def test_a_registry_without_keys_names_nobody_at_all(
@@ -232,9 +300,9 @@ def test_neither_errors_nor_logs_hold_keys(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     alice = str(registry.find("alice"))
-    named = client.post("/attribute", files=form(UPLOADS[0]))
-    assert alice in named.text  # the answer itself is the one place
     headers = {"authorization": f"Bearer {TOKEN}"}
+    named = client.post("/attribute", files=form(UPLOADS[0]), headers=headers)
+    assert alice in named.text  # the answer itself is the one place
     fresh = client.post("/keys", json={"holder": "carol"}, headers=headers).json()["key"]
     answers = [
         client.get(f"/keys/{alice}"),

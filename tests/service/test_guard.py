@@ -93,6 +93,31 @@ def test_only_known_host_names_are_answered() -> None:
     assert ask(Guard(count, LIMITS, None), Client([b""]), host="evil.example").status == 200
 
 
+@pytest.mark.parametrize(
+    ("origin", "passes"),
+    [
+        (None, True),  # curl, python
+        ("http://localhost:8000", True),  # the service's own page
+        ("https://verdicts.example", True),  # the same behind a proxy
+        ("http://localhost:3000", False),  # another service of this machine
+        ("http://127.0.0.1", False),
+        ("https://evil.example", False),
+        ("https://localhost:8000.evil.example", False),
+        ("null", False),  # a file, or a page that hides where it is from
+    ],
+)
+def test_pages_of_other_sites_may_not_ask(origin: str | None, passes: bool) -> None:
+    guard = Guard(count, LIMITS, {"localhost", "127.0.0.1", "verdicts.example"})
+    asked, client = scope(host="localhost:8000"), Client([b""])
+    if origin is not None:
+        asked["headers"].append((b"origin", origin.encode()))
+    asyncio.run(guard(asked, client.receive, client.send))
+    if passes:
+        assert client.status == 200
+    else:
+        assert (client.status, client.code, client.asked) == (403, "foreign_origin", 0)
+
+
 def test_a_body_of_the_very_limit_passes() -> None:
     guard = Guard(count, LIMITS, None)
     client = ask(guard, Client([b"x" * 60, b"x" * 40]), length=100)

@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -74,15 +75,16 @@ READABLE = {
 
 @pytest.mark.parametrize("name", READABLE)
 def test_what_can_be_read_gives_the_librarys_pixels(readers: Readers, name: str) -> None:
-    pixels = readers.read([Upload(name, READABLE[name])])
-    expected = to_tensor([read_image(READABLE[name])], R).numpy()
+    (pixels,) = readers.read([Upload(name, READABLE[name])])
+    (expected,) = to_tensor([read_image(READABLE[name])], R).numpy()
+    assert not isinstance(pixels, Refused), pixels.detail
     assert pixels.dtype == np.uint8 and (pixels == expected).all()
 
 
 def test_images_keep_their_order(readers: Readers) -> None:
     uploads = [Upload(str(seed), png(seed)) for seed in range(5)]
     pixels = readers.read(uploads)
-    assert pixels.shape == (5, 3, R, R)
+    assert len(pixels) == 5
     for one, upload in zip(pixels, uploads, strict=True):
         assert (one == to_tensor([read_image(upload.data)], R)[0].numpy()).all()
 
@@ -116,12 +118,12 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_read_is_refused_in_one_sentence(readers: Readers, name: str) -> None:
     data, word = REFUSED[name]
-    with pytest.raises(Refused) as error:
-        readers.read([Upload("good.png", png(0)), Upload(name, data)])
-    assert (error.value.status_code, error.value.code) == (422, "image_refused")
-    assert error.value.detail.startswith(name) and word in error.value.detail
-    assert "\n" not in error.value.detail
-    assert readers.read([Upload("good.png", png(0))]).shape == (1, 3, R, R)
+    good, refused = readers.read([Upload("good.png", png(0)), Upload(name, data)])
+    assert not isinstance(good, Refused) and good.shape == (3, R, R)
+    assert isinstance(refused, Refused)
+    assert (refused.status_code, refused.code) == (422, "image_refused")
+    assert refused.detail.startswith(name) and word in refused.detail
+    assert "\n" not in refused.detail
 
 
 def scan_bomb(scans: int) -> bytes:
@@ -138,26 +140,59 @@ def test_an_image_that_takes_too_long_is_killed() -> None:
     try:
         first = readers._all[0].process
         begun = time.monotonic()
-        with pytest.raises(Refused) as error:
-            readers.read([Upload("slow.jpg", data)])
-        assert (error.value.status_code, error.value.code) == (422, "image_too_slow")
-        assert "slow.jpg" in error.value.detail and "0.5 s" in error.value.detail
+        (refused,) = readers.read([Upload("slow.jpg", data)])
+        assert isinstance(refused, Refused)
+        assert (refused.status_code, refused.code) == (422, "image_too_slow")
+        assert "slow.jpg" in refused.detail and "0.5 s" in refused.detail
         assert time.monotonic() - begun >= 0.5
         assert not first.is_alive()
     finally:
         readers.close()
 
 
-def test_a_reader_that_dies_is_replaced(readers: Readers) -> None:
+def test_a_reader_that_died_costs_the_next_image_nothing(readers: Readers) -> None:
     process = readers._all[0].process
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with pytest.raises(Refused) as error:
-        readers.read([Upload("unlucky.png", png(0))])
-    assert error.value.code == "image_refused" and "unlucky.png" in error.value.detail
-    assert readers.read([Upload("lucky.png", png(0))]).shape == (1, 3, R, R)
+    (pixels,) = readers.read([Upload("lucky.png", png(0))])
+    assert not isinstance(pixels, Refused) and pixels.shape == (3, R, R)
     assert readers._all[0].process.pid != process.pid
+
+
+def test_an_image_that_kills_its_reader_is_refused(readers: Readers) -> None:
+    reader, killed = readers._all[0], []
+    answer = reader.answer
+
+    def crash(seconds: float) -> object:
+        """As if the decoder crashed on the image."""
+        if seconds == LIMITS.image_seconds:
+            killed.append(reader.process.pid)
+            reader.process.kill()
+        return answer(seconds)
+
+    with mock.patch.object(reader, "answer", crash):
+        (refused,) = readers.read([Upload("deadly.png", png(0))])
+    assert isinstance(refused, Refused) and len(killed) == 2
+    assert refused.code == "image_refused" and "deadly.png" in refused.detail
+    (pixels,) = readers.read([Upload("good.png", png(0))])
+    assert not isinstance(pixels, Refused)
+
+
+def test_a_reader_that_took_much_memory_is_replaced() -> None:
+    readers = Readers(1, R, Limits(pixels=20_000_000))
+    try:
+        reader = readers._all[0]
+        first = reader.process
+        large = Upload("large.png", encode(Image.new("RGB", (5000, 4000)), "PNG"))
+        for upload in (Upload("small.png", png(0)), large, Upload("small.png", png(0))):
+            (pixels,) = readers.read([upload])
+            assert not isinstance(pixels, Refused), pixels.detail
+        assert reader.process.pid != first.pid
+        first.join(30)
+        assert not first.is_alive()
+    finally:
+        readers.close()
 
 
 def test_a_readers_memory_is_bounded(readers: Readers) -> None:

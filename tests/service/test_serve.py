@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from scalefp.release.model import Model
 from scalefp.service import connection
 from scalefp.service.connection import Connection
 from scalefp.service.serve import TOKEN_VARIABLE, listen, read_token
-from service.conftest import TOKEN, Live, fill, start
+from service.conftest import TOKEN, Live, fill, start, tree
 
 # Tokens.
 
@@ -92,6 +91,25 @@ def test_mistakes(
     assert_mistake(run(*serve, *keys), "uvicorn", "pip install 'scalefp[service]'")
 
 
+@pytest.mark.parametrize("host", ["127.1", "127.0.0.2", "127.0.0.1"])
+def test_every_address_of_this_machine_answers_to_its_names_alone(
+    tmp_path: Path, release: Path, model: Model, host: str
+) -> None:
+    server = start(tmp_path, release, fill(tmp_path / "keys.db", model), "--host", host)
+    try:
+        assert "reachable from other machines" not in server.log.read_text()
+        for name, status in ((host, 200), ("localhost", 200), ("evil.example", 400)):
+            request = urllib.request.Request(f"{server.url}/health", headers={"Host": name})
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    assert answer.status == status
+            except urllib.request.HTTPError as error:
+                assert error.code == status and json.load(error)["error"]["code"] == "wrong_host"
+    finally:
+        server.process.kill()
+        server.process.wait(timeout=30)
+
+
 def test_an_address_of_the_sixth_version() -> None:
     try:
         with listen("::1", 0) as listener:
@@ -141,11 +159,13 @@ def test_the_end_leaves_no_process(
     tmp_path: Path, release: Path, model: Model, how: signal.Signals
 ) -> None:
     server = start(tmp_path, release, fill(tmp_path / "keys.db", model))
-    listing = ["ps", "-o", "pid=", "--ppid", str(server.process.pid)]
-    children = [int(pid) for pid in subprocess.check_output(listing, text=True).split()]
-    assert children
-    server.process.send_signal(how)
-    server.process.wait(timeout=60)
+    _, *children = tree(server.process.pid)
+    assert len(children) >= 3  # two readers, and the server that forks them
+    with socket.create_connection(server.address, timeout=60) as upload:
+        upload.sendall(b"POST /attribute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n-")
+        time.sleep(0.2)  # an upload that hangs; the service does not wait for it for long
+        server.process.send_signal(how)
+        server.process.wait(timeout=60)
     deadline = time.monotonic() + 60
     while any(map(running, children)) and time.monotonic() < deadline:
         time.sleep(0.05)
