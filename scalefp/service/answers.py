@@ -46,7 +46,7 @@ class Verdict(BaseModel):
     fpr: float = Field(description="accepted probability of naming anybody wrongly")
     form: str = Field(description="soft or hard")
     issued: int = Field(description="keys ever issued, all of which were compared")
-    read: str = Field(description="bits read from the images, as hexadecimal digits")
+    read: str | None = Field(None, description="bits read, as hexadecimal digits; with the token")
     model_digest: str = Field(description="SHA-256 of the release file")
     registry_head: str = Field(description="digest of the registry's newest audit entry")
     unread: list[NotJudged] = Field([], description="with same_source: images left out, and why")

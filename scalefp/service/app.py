@@ -32,6 +32,7 @@ PAGE = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
+    "/report.js": ("report.js", "text/javascript"),
     "/verdict.js": ("verdict.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -199,7 +199,7 @@ class Desk:
                 "fpr": fpr,
                 "form": form,
                 "issued": len(snapshot.issued.packed),
-                "read": str(source.reading.key),
+                **({"read": str(source.reading.key)} if with_keys else {}),
                 "model_digest": self.model.digest,
                 "registry_head": snapshot.head,
             }

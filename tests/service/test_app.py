@@ -21,6 +21,8 @@ from scalefp.service.desk import Desk
 from scalefp.service.readers import Upload
 from service.conftest import TOKEN, UPLOADS, Connect, form, png
 
+AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
+
 # Answers.
 
 
@@ -31,7 +33,7 @@ def opened(*uploads: Upload) -> list[Image.Image]:
 def test_each_image_leads_to_its_holder_or_to_nobody(
     client: TestClient, registry: scalefp.Registry, model: Model
 ) -> None:
-    answer = client.post("/attribute", files=form(*UPLOADS))
+    answer = client.post("/attribute", files=form(*UPLOADS), headers=AUTHORIZED)
     assert answer.status_code == 200
     entries = answer.json()
     assert [entry["images"] for entry in entries] == [["hers.png"], ["a.png"], ["b.png"]]
@@ -46,9 +48,6 @@ def test_each_image_leads_to_its_holder_or_to_nobody(
         assert entry["model_digest"] == model.digest
         assert entry["registry_head"] == registry.head()
         assert entry["read"] == str(model.decode(opened(upload)).key)
-
-
-AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
 
 
 def test_evidence_is_that_of_the_library(
@@ -82,7 +81,8 @@ def test_keys_are_shown_to_who_knows_the_token_alone(
         (found,) = answer.json()[0]["attributed"]
         assert found["holder"] == "alice" and found["matches"] == 128
         assert found.get("key") == (alice if shown else None)
-        assert ("key" in found) is shown
+        assert ("key" in found) is ("read" in answer.json()[0]) is shown
+        assert (alice in answer.text) is shown
     wrong = {"authorization": "Bearer something-else-entirely"}
     answer = client.post("/attribute", files=form(UPLOADS[0]), headers=wrong)
     assert_problem(answer, 401, "wrong_token")
@@ -117,7 +117,7 @@ def test_the_log_tells_what_was_asked_in_what_order(
 
 
 def test_images_of_one_source_get_one_verdict(client: TestClient, model: Model) -> None:
-    answer = client.post("/attribute?same_source=true", files=form(*UPLOADS))
+    answer = client.post("/attribute?same_source=true", files=form(*UPLOADS), headers=AUTHORIZED)
     (entry,) = answer.json()
     assert entry["images"] == ["hers.png", "a.png", "b.png"] and len(entry["sha256"]) == 3
     assert entry["read"] == str(model.decode(opened(*UPLOADS)).key)

@@ -1,6 +1,8 @@
 """The investigator's page in a real browser: drop or choose, read the verdict, take the report."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -102,19 +104,18 @@ def test_each_image_gets_its_verdict(page: Page, pictures: list[str]) -> None:
     assert loaded[:2] == [20, 20]
 
 
-def test_the_strip_shows_every_bit_and_marks_the_wrong_ones(page: Page) -> None:
+def test_the_strip_counts_the_bits_and_tells_none(page: Page) -> None:
     drawn = page.evaluate(
         """async () => {
           const { explain } = await import("./verdict.js");
-          const named = { holder: "x", key: "f0", odds: "1 in 2", matches: 6, p_value: 0.5 };
-          const entry = { attributed: [named], issued: 1, read: "3c" };
+          const named = { holder: "x", odds: "1 in 2", matches: 6, p_value: 0.5 };
+          const entry = { attributed: [named], issued: 1 };
           const [, below] = explain({ entry, state: "judged" }, 8);
           const bars = [...below[1].querySelectorAll("rect")];
           return [below[1].getAttribute("aria-label"), bars.map((bar) => bar.className.baseVal)];
         }"""
     )
-    wrong = ["wrong"] * 2
-    assert drawn == ["6 of 8 bits agree", [*wrong, "one", "one", *wrong, "zero", "zero"]]
+    assert drawn == ["6 of 8 bits agree", ["agrees"] * 6 + ["differs"] * 2]
 
 
 def test_the_report_dates_everything_and_holds_no_key(
@@ -132,6 +133,61 @@ def test_the_report_dates_everything_and_holds_no_key(
     assert (named["fpr"], named["issued"], content["same_source"]) == (1e-6, 2, False)
     assert cut["images"] == ["cut.png"] and "truncated" in cut["error"]
     assert str(live.registry.find("alice")) not in json.dumps(content)
+
+
+def saved(page: Page, button: str, tmp_path: Path) -> str:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button, exact=True).click()
+    download.value.save_as(tmp_path / "saved")
+    return (tmp_path / "saved").read_text()
+
+
+def test_the_report_as_a_table_and_on_paper(
+    page: Page, pictures: list[str], live: Live, tmp_path: Path
+) -> None:
+    risky = tmp_path / "=HYPERLINK(1).png"
+    risky.write_bytes(UPLOADS[0].data)
+    page.get_by_label("Choose images").set_input_files([*pictures, str(risky)])
+    expect(page.get_by_role("status")).to_have_text(FINISHED)
+    table = saved(page, "CSV", tmp_path)
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [row["verdict"] for row in rows] == ["named", "nobody", "not judged", "named"]
+    assert [row["holder"] for row in rows] == ["alice", "", "", "alice"]
+    assert float(rows[0]["p_value"]) < 1e-30 and rows[0]["matches"] == "128"
+    assert rows[3]["images"] == "'=HYPERLINK(1).png"  # a spreadsheet runs nothing
+    paper = saved(page, "To print", tmp_path)
+    assert paper.startswith("<!doctype html>") and "<script" not in paper
+    assert paper.count("<tr>") == 1 + 4 + 1 + 4 and live.registry.head() in paper
+    for text in (table, paper):
+        assert str(live.registry.find("alice")) not in text
+
+
+def test_the_report_tells_every_question(page: Page, pictures: list[str], tmp_path: Path) -> None:
+    """Also those about images that were taken away after their verdict was seen."""
+    page.get_by_label("Choose images").set_input_files(pictures[:2])
+    expect(page.get_by_role("status")).to_have_text(FINISHED)
+    page.get_by_role("button", name="Remove a.png").click()
+    page.get_by_label("All images come from one source").check()
+    expect(page.get_by_role("status")).to_have_text("1 image: alice.")
+    asked = report(page, tmp_path)["asked"]
+    assert [(one["images"], one["same_source"]) for one in asked] == [
+        (["hers.png"], False),
+        (["a.png"], False),
+        (["hers.png"], True),
+    ]
+    assert [one["named"] for one in asked] == [["alice"], [], ["alice"]]
+    assert asked[1]["sha256"] == [hashlib.sha256(UPLOADS[1].data).hexdigest()]
+
+
+def test_names_come_first_and_can_be_filtered(page: Page, pictures: list[str]) -> None:
+    hers, nobodys, cut = pictures
+    page.get_by_label("Choose images").set_input_files([cut, nobodys, hers])
+    expect(page.get_by_role("status")).to_have_text(FINISHED)
+    shown = page.locator("#list > li:visible .file")
+    assert shown.all_inner_texts() == ["hers.png", "a.png", "cut.png"]
+    for choice, names in (("named", ["hers.png"]), ("nobody", ["a.png"]), ("failed", ["cut.png"])):
+        page.get_by_label("Show").select_option(choice)
+        assert shown.all_inner_texts() == names
 
 
 def test_images_of_one_source_are_judged_as_one(
@@ -162,11 +218,12 @@ def test_everything_can_be_done_by_keyboard(page: Page, pictures: list[str]) -> 
     chooser.value.set_files(pictures[:2])
     expect(page.get_by_role("status")).to_have_text(FINISHED)
     visited = []
-    for _ in range(6):
+    for _ in range(9):
         page.keyboard.press("Tab")
         name = "document.activeElement.ariaLabel ?? document.activeElement.textContent.trim()"
         visited.append(page.evaluate(f"document.activeElement.id || ({name})"))
-    expected = ["together", "fpr", "report", "clear", "Remove hers.png", "Remove a.png"]
+    expected = ["together", "fpr", "report", "csv", "html", "clear", "filter"]
+    expected += ["Remove hers.png", "Remove a.png"]
     assert visited == expected
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("1 image: alice.")

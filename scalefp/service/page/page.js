@@ -1,5 +1,6 @@
 // The investigator's page: images in, one verdict each (or one for all), a report out.
 
+import { asCsv, asJson, asPage, download } from "./report.js";
 import { allKeys, element, explain, plural } from "./verdict.js";
 
 const PARALLEL = 4; // requests at a time
@@ -11,6 +12,7 @@ let health = null; // what the service works with
 let files = []; // every image given, in order
 let groups = []; // what is judged as one: {files, state, entry, error, item}
 let urls = new Map(); // file -> address of its picture
+let asked = []; // every question and its answer, in order, whatever was removed since
 let running = 0;
 
 // Verdicts.
@@ -25,12 +27,15 @@ function pictures(group) {
   return made;
 }
 
+function kindOf({ state, entry }) {
+  if (state !== "judged") return state;
+  return entry.attributed.length > 0 ? "named" : "nobody";
+}
+
 function show(group) {
   const [verdict, below] = explain(group, health?.release.n_bits);
   const [file] = group.files;
   const several = group.files.length > 1;
-  const named = group.state === "judged" && group.entry.attributed.length > 0;
-  const kind = group.state === "judged" ? (named ? "named" : "nobody") : group.state;
   const heading = element(
     "h3",
     {},
@@ -38,7 +43,7 @@ function show(group) {
     element("span", { class: "unseen" }, ": "),
     element("span", { class: "verdict" }, verdict),
   );
-  group.item.className = `${kind} ${several ? "several" : ""}`;
+  group.item.className = `${kindOf(group)} ${several ? "several" : ""}`;
   group.item.replaceChildren(
     pictures(group),
     heading,
@@ -52,14 +57,36 @@ function show(group) {
   }
 }
 
+// Those with a name first, then as they were given; nobody who is not named is ranked.
+function arrange() {
+  const rank = { named: 0, nobody: 1, failed: 2 };
+  const after = groups.toSorted((one, other) => rank[kindOf(one)] - rank[kindOf(other)]);
+  if (after.some((group, index) => group.item !== byId("list").children[index])) {
+    byId("list").replaceChildren(...after.map((group) => group.item));
+  }
+}
+
+function filter() {
+  const wanted = byId("filter").value;
+  for (const group of groups) {
+    const kind = kindOf(group);
+    group.item.hidden = wanted !== "all" && kind !== "waiting" && kind !== wanted;
+  }
+}
+
 function showStatus() {
   byId("answers").hidden = groups.length === 0;
+  byId("filtering").hidden = groups.length < 2;
   const done = groups.filter((group) => group.state !== "waiting");
-  byId("report").disabled = !health || done.length < groups.length;
+  for (const name of ["report", "csv", "html"]) {
+    byId(name).disabled = !health || done.length < groups.length;
+  }
+  filter();
   if (done.length < groups.length) {
     byId("status").textContent = `${done.length} of ${groups.length} judged…`;
     return;
   }
+  arrange();
   const tally = new Map();
   const count = (name) => tally.set(name, (tally.get(name) ?? 0) + 1);
   for (const { state, entry } of groups) {
@@ -73,8 +100,8 @@ function showStatus() {
   const [first] = groups.filter((group) => group.state === "judged");
   byId("legend").textContent = first
     ? `By chance alone: that ${allKeys(first.entry.issued)} would agree so well although no ` +
-      "holder had a part in the image. Each bar is a bit that was read, a 1 in the stronger " +
-      "colour; the short red ones differ from the holder's key."
+      "holder had a part in the image. Each bar is a bit that was read; the short red ones " +
+      "differ from the holder's key."
     : "";
 }
 
@@ -116,6 +143,13 @@ function sentence(message, given) {
 }
 
 async function judge(group) {
+  const question = {
+    at: new Date().toISOString(),
+    images: group.files.map((file) => file.name),
+    same_source: byId("together").checked,
+    fpr: Number(byId("fpr").value),
+  };
+  asked.push(question);
   try {
     if (!health) await start();
     if (!health) throw new Error("the service is not ready");
@@ -123,6 +157,8 @@ async function judge(group) {
     if (refusal) throw new Error(refusal);
     group.entry = await send(group);
     group.state = "judged";
+    question.sha256 = group.entry.sha256;
+    question.named = group.entry.attributed.map((named) => named.holder);
   } catch (error) {
     group.state = "failed";
     // fetch itself fails with a TypeError: no answer came, or the file cannot be read any more.
@@ -130,6 +166,7 @@ async function judge(group) {
       error instanceof TypeError
         ? "No answer: the service cannot be reached, or the file cannot be read."
         : sentence(error.message, group.files);
+    question.error = group.error;
   }
 }
 
@@ -188,37 +225,6 @@ function take(given) {
   else add(fresh.map((file) => [file]));
 }
 
-// The report.
-
-function report() {
-  const results = groups.map((group) => {
-    if (group.state === "failed") {
-      return { images: group.files.map((file) => file.name), error: group.error };
-    }
-    const { read, attributed, ...rest } = group.entry;
-    return { ...rest, attributed: attributed.map(({ key, ...named }) => named) };
-  });
-  return {
-    report: "scalefp attribution",
-    version: health.version,
-    made_at: new Date().toISOString(),
-    release: health.release,
-    same_source: byId("together").checked,
-    results,
-  };
-}
-
-function download() {
-  const made = report();
-  const blob = new Blob([JSON.stringify(made, null, 1)], { type: "application/json" });
-  const link = element("a", {
-    href: URL.createObjectURL(blob),
-    download: `scalefp-report-${made.made_at.slice(0, 19).replaceAll(":", "")}.json`,
-  });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-}
-
 function clear() {
   for (const url of urls.values()) URL.revokeObjectURL(url);
   [files, groups, urls] = [[], [], new Map()];
@@ -258,7 +264,17 @@ byId("files").addEventListener("change", (event) => {
 });
 byId("together").addEventListener("change", again);
 byId("fpr").addEventListener("change", again);
-byId("report").addEventListener("click", download);
+byId("filter").addEventListener("change", filter);
+for (const [name, write, suffix, type] of [
+  ["report", asJson, "json", "application/json"],
+  ["csv", asCsv, "csv", "text/csv"],
+  ["html", asPage, "html", "text/html"],
+]) {
+  byId(name).addEventListener("click", () => {
+    const together = byId("together").checked;
+    download(write({ health, groups, asked, together }), suffix, type);
+  });
+}
 byId("clear").addEventListener("click", clear);
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
 document.addEventListener("dragover", (event) => {

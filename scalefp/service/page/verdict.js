@@ -25,35 +25,26 @@ function odds(words) {
   return made;
 }
 
-function bits(hex, count) {
-  const all = [...hex].flatMap((digit) => {
-    const value = parseInt(digit, 16);
-    return [value >> 3, (value >> 2) & 1, (value >> 1) & 1, value & 1];
-  });
-  return all.slice(0, count);
-}
-
-// The bits read, each as a bar; a short red one where the named key has the other bit.
-function strip(entry, named, count) {
-  const read = bits(entry.read, count);
-  const issued = bits(named.key, count);
+// One bar for each bit that was read: those that agree with the named key, then, short and red, those
+// that differ. Which bits they are stays with the service: together with the image it would be the key.
+function strip(named, count) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const rows = Math.ceil(count / ROW);
   svg.setAttribute("viewBox", `0 0 ${10 * Math.min(count, ROW)} ${32 * rows - 4}`);
   svg.setAttribute("class", "strip");
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", `${named.matches} of ${count} bits agree`);
-  read.forEach((bit, index) => {
-    const wrong = bit !== issued[index];
+  for (let index = 0; index < count; index += 1) {
+    const agrees = index < named.matches;
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const top = 32 * Math.floor(index / ROW);
     bar.setAttribute("x", 10 * (index % ROW) + 0.5);
-    bar.setAttribute("y", wrong ? top + 16 : top);
+    bar.setAttribute("y", agrees ? top : top + 16);
     bar.setAttribute("width", 9);
-    bar.setAttribute("height", wrong ? 12 : 28);
-    bar.setAttribute("class", wrong ? "wrong" : bit ? "one" : "zero");
+    bar.setAttribute("height", agrees ? 28 : 12);
+    bar.setAttribute("class", agrees ? "agrees" : "differs");
     svg.append(bar);
-  });
+  }
   return svg;
 }
 
@@ -71,7 +62,7 @@ function evidence(entry, named, count) {
       odds(named.odds),
       ` by chance alone. ${named.matches} of ${count} bits agree.`,
     ),
-    strip(entry, named, count),
+    strip(named, count),
   ];
 }
 
