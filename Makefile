@@ -3,7 +3,7 @@ BIN := .venv/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test postgresql lint bench
+.PHONY: help install demo test postgresql lint docs bench
 
 help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ lint: .venv/.installed-lint ## check style, types and the order of rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: .venv/.installed-docs ## build the documentation: docs/_build/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 bench: .venv/.installed-demo ## measure speed and memory, each figure beside a peer or a limit
 	$(BIN)/python experiments/performance/bench.py

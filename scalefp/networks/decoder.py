@@ -70,11 +70,6 @@ class Decoder(nn.Module):
       one by chance.
     - ``decoder_localizer``: a fixed pattern can be read only where it was written. An image that
       was cropped or turned is first put back to where it came from; :meth:`locate` estimates that.
-
-    Args of ``forward``:
-        images: [b, 3, R, R] in [-1, 1].
-        frame: which part of the generated image each one shows, [b, 2, 3] (see geometry.py); None
-            where nobody moved anything.
     """
 
     def __init__(self, config: DecoderSizes) -> None:
@@ -141,6 +136,16 @@ class Decoder(nn.Module):
         return self.look(images, frame)[1]
 
     def forward(self, images: Tensor, frame: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Read images.
+
+        Args:
+            images: [b, 3, R, R] in [-1, 1].
+            frame: which part of the generated image each one shows, [b, 2, 3] (see frames.py);
+                None where nobody moved anything.
+
+        Returns:
+            Logits [b, n] and the recovered latents [b, dz].
+        """
         features, logits = self.look(images, frame)
         out = self.output(self.conv(self.blocks(features)).flatten(1)).float()
         return out[:, : self.n_bits] + logits, out[:, self.n_bits :]

@@ -1,0 +1,32 @@
+"""What the documentation consists of: its pages, and the blocks of code in them."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), *DOCS.glob("api/*.md")]
+)
+# A fence, what it says of its content, the content, the same fence.
+FENCE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """One fenced block of a page."""
+
+    page: Path
+    language: str
+    text: str
+
+
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The fenced blocks of a page in these languages, in order."""
+    found = (Block(page, match[2].strip(), match[3]) for match in FENCE.finditer(page.read_text()))
+    return [block for block in found if block.language in languages]
+
+
+def name_of(page: Path) -> str:
+    """A page as tests are named after it."""
+    return page.relative_to(ROOT).as_posix()

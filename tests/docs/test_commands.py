@@ -1,0 +1,126 @@
+"""The commands and the Python code in README and docs do what the pages say.
+
+Each page is followed from top to bottom in a folder of its own. What a test cannot run is named in
+``NOT_RUN`` with the reason, and must at least be a command that exists, with options that exist.
+"""
+
+import contextlib
+import re
+import shlex
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from scalefp.cli import main
+from scalefp.cli.door import parse
+from scalefp.config import conf_dir
+from tests.conftest import write_image
+from tests.docs.pages import FENCE, PAGES, blocks, name_of
+
+# Commands that no test runs -> why. An entry stands for every command that begins with it.
+NOT_RUN = {
+    "make ": "installs packages, or takes minutes",
+    "pip install": "installs packages",
+    "OMP_NUM_THREADS=1 .venv/bin/python -m pytest": "is this very run",
+    "torchrun": "trains for hours",
+    "curl": "needs a running service",
+    "scalefp serve": "runs until it is stopped",
+    "scalefp train": "takes minutes",
+    "scalefp artificial train": "takes an hour",
+    "scalefp evaluate": "takes minutes",
+    "scalefp bench": "takes minutes",
+    "scalefp registry list --registry postgresql": "needs a PostgreSQL server",
+    "scalefp artificial embed --data emoji64": "takes half a minute",
+    "scalefp instantiate --model emoji --registry keys.db --holder recipient-a "
+    "--out recipient-a.onnx": "needs the extra onnx, which is slow to import",
+    "scalefp data prepare img_align_celeba": "needs a public data set",
+    "scalefp data prepare lsun": "needs a public data set",
+    "scalefp data prepare ffhq": "needs a public data set",
+    "scalefp data prepare afhq": "needs a public data set",
+}
+# Commands whose exit code is not 0 -> their code. The test's pictures were marked by nobody.
+ENDS_WITH = {"scalefp attribute --model artificial-emoji": 1}
+# Commands that hand their options to Hydra -> module that knows the schema, configuration.
+HYDRA = {
+    "scalefp train": ("scalefp.train", "train"),
+    "scalefp evaluate": ("scalefp.evaluate", "evaluate"),
+    "scalefp artificial train": ("scalefp.artificial.train", "artificial"),
+}
+LANGUAGES = {"sh", "python", "text", "json"}
+
+
+def commands(text: str) -> list[str]:
+    """The commands of a block: continued lines in one, without comments."""
+    lines = (line.strip() for line in text.replace("\\\n", " ").splitlines())
+    found = (re.sub(r"\s+#( .*)?$", "", line) for line in lines if not line.startswith("#"))
+    return [" ".join(command.split()) for command in found if command]
+
+
+def code_of(command: str) -> int:
+    """Run a command as a shell would, a ``scalefp`` command in this process; its exit code."""
+    if not command.startswith("scalefp "):
+        return subprocess.run(["bash", "-c", command]).returncode
+    command, _, file = command.partition(" > ")
+    with contextlib.ExitStack() as stack:
+        if file:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(file, "w"))))
+        return main(shlex.split(command)[1:])
+
+
+def check_form(command: str) -> None:
+    """A command that is not run has a name and options that the program takes."""
+    words = shlex.split(command)
+    if words[0] == "torchrun":
+        words = ["scalefp", "train", *words[words.index("scalefp.train") + 1 :]]
+    if words[0] != "scalefp":
+        return
+    args = parse(words[1:])
+    if args.prog not in HYDRA:
+        return
+    module, name = HYDRA[args.prog]
+    import_module(module)
+    overrides = args.overrides
+    if args.multirun:  # the first value of each list
+        overrides = [re.sub(r"=([^\[,]*),.*", r"=\1", override) for override in overrides]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        compose(name, overrides=overrides)
+
+
+def prepare(folder: Path) -> None:
+    """What the pages take for granted: pictures of the reader's own, and of a suspect's."""
+    for number in range(3):
+        write_image(folder / "photos" / f"{number}.png", number, size=(80, 64))
+        write_image(folder / "outputs" / f"{number:04d}.png", number, size=(64, 64))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page, "python", "sh"):
+        if block.language == "python":
+            exec(compile(block.text, name_of(page), "exec"), names)
+            continue
+        for command in commands(block.text):
+            if command.startswith(tuple(NOT_RUN)):
+                check_form(command)
+                continue
+            expected = [code for start, code in ENDS_WITH.items() if command.startswith(start)]
+            assert code_of(command) == (expected or [0])[0], command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_says_its_language(page: Path) -> None:
+    found = {match[2].strip() for match in FENCE.finditer(page.read_text())}
+    assert {name for name in found if not name.startswith("{")} <= LANGUAGES
+
+
+def test_every_reason_is_needed() -> None:
+    """An entry that no command needs any more would hide the next one."""
+    every = [one for page in PAGES for b in blocks(page, "sh") for one in commands(b.text)]
+    unused = [s for s in [*NOT_RUN, *ENDS_WITH] if not any(one.startswith(s) for one in every)]
+    assert not unused
