@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import scalefp.train  # noqa: F401  registers the schema
+import scalefp.cli.jobs  # noqa: F401  registers the schema
 from scalefp.config import RESOLUTIONS, ModelConfig, TrainConfig, conf_dir, flat_options
 from scalefp.errors import UserError
 from scalefp.perturb import check_names

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-import scalefp.train  # noqa: F401  registers the schema of the configuration
+import scalefp.cli.jobs  # noqa: F401  registers the schema of the configuration
 from scalefp.config import TrainConfig, conf_dir
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_uint8

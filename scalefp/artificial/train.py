@@ -6,10 +6,7 @@ Progress counts images. What one step does is in step.py.
 import time
 from pathlib import Path
 
-import hydra
 import torch
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,12 +15,11 @@ from scalefp.artificial.config import MarkTrainConfig
 from scalefp.artificial.encoder import Encoder, mark
 from scalefp.artificial.state import MarkState
 from scalefp.artificial.step import step
-from scalefp.config import conf_dir
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_uint8
 from scalefp.training.distributed import pick_device, pick_precision
 from scalefp.training.log import TrainingLog, check_finite
-from scalefp.training.run import caught_signals, make_run_folder, run_training, stop
+from scalefp.training.run import caught_signals, make_run_folder, stop
 from scalefp.training.schedule import psnr
 
 GAIN = 10  # of the residual in pictures of it
@@ -108,16 +104,3 @@ def train(config: MarkTrainConfig, run_dir: str | Path) -> dict[str, float]:
                 bar.close()
                 stop(signals, progress.images)
     return log.figures
-
-
-ConfigStore.instance().store(name="artificial_schema", node=MarkTrainConfig)
-
-
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="artificial")
-def main(options: DictConfig) -> float:
-    """Hydra entry point; returns the bit accuracy, for sweepers."""
-    return run_training(train, options)
-
-
-if __name__ == "__main__":
-    main()

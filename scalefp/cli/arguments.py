@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from scalefp import __version__
 from scalefp.errors import UserError
 
 
@@ -67,6 +68,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"scalefp {__version__}")
     parser.set_defaults(run=run, prog=parser.prog, list_name=None)
     return parser
 
@@ -99,12 +101,3 @@ def add_key_choice(parser: Parser) -> Any:
     which.add_argument("--key", metavar="HEX", help="key; with --registry it must be issued there")
     which.add_argument("--holder", help="take the holder's active key from --registry")
     return which
-
-
-def add_overrides(parser: Parser) -> None:
-    """What a command takes that hands its arguments to Hydra."""
-    parser.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
-    parser.add_argument(
-        "--cfg", choices=("job", "hydra", "all"), help="print the configuration and stop"
-    )
-    add_list(parser, "overrides", "NAME=VALUE", "*", "options; --cfg job shows them all")

@@ -9,12 +9,11 @@ from scalefp.cli.arguments import (
     add_images,
     add_key_choice,
     add_options,
-    add_overrides,
     count,
     decibels,
     seed,
 )
-from scalefp.cli.hydra import run_hydra
+from scalefp.cli.hydra import add_overrides, run_hydra
 from scalefp.cli.images import show_keys
 from scalefp.cli.instances import check_holder, chosen_key
 from scalefp.cli.output import OK, show
@@ -36,6 +35,7 @@ def add_artificial_commands(to: Any) -> None:
         "scalefp artificial train name=first seed=1",
     )  # fmt: skip
     add_overrides(train)
+    train.set_defaults(commands=to)
     add_embed(actions)
     detect = add_command(
         actions, "detect", run_detect, "read the mark in each image",
@@ -80,7 +80,7 @@ def add_embed(actions: Any) -> None:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    return run_hydra(args, "scalefp.artificial.train", "artificial", args.overrides)
+    return run_hydra(args, "artificial train", args.overrides)
 
 
 def run_detect(args: argparse.Namespace) -> int:

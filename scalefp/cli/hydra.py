@@ -1,97 +1,119 @@
-"""Commands that hand their arguments to Hydra: its own overrides, errors in one sentence."""
+"""Commands whose options Hydra composes: training and evaluation, one job or a sweep of jobs."""
+
+from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scalefp.cli.arguments import add_command, add_overrides
+from scalefp.cli.arguments import Parser, add_command, add_list
 from scalefp.cli.output import OK
 from scalefp.errors import UserError
+
+if TYPE_CHECKING:
+    from scalefp.cli.launch import Application
+
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 def add_hydra_commands(to: Any) -> None:
     train = add_command(
         to, "train", run_train, "train a generator and its decoder; results in runs/NAME",
         "scalefp train experiment=tiny name=first seed=1\n"
-        "  scalefp train -m experiment=tiny name=sweep seed=1,2,3",
+        "  scalefp train -m experiment=tiny name=sweep seed=1,2,3\n"
+        "  scalefp train -m hydra/launcher=joblib name=sweep model.n_bits=32,64 seed=1,2\n"
+        "  scalefp train --config-dir mine experiment=faces256    (mine/experiment/faces256.yaml)\n"
+        "  scalefp train experiment=tiny --cfg job --package loss --resolve\n"
+        "  scalefp train experiment=tiny --info defaults-tree\n"
+        '  eval "$(scalefp train --shell-completion install=bash)"',
     )  # fmt: skip
     evaluate = add_command(
         to, "evaluate", run_evaluate, "measure a release; results in evaluation/NAME",
-        "scalefp evaluate checkpoint=runs/first/release.safetensors measure.keys=50",
+        "scalefp evaluate checkpoint=runs/first/release.safetensors measure.keys=50\n"
+        "  scalefp evaluate -m checkpoint=emoji,runs/first/release.safetensors measure=quick",
     )  # fmt: skip
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
-    add_overrides(train)
-    add_overrides(evaluate)
+    for parser in (train, evaluate):
+        add_overrides(parser)
+        parser.set_defaults(commands=to)
 
 
-def hydra_sentence(error: Exception) -> str:
-    """What Hydra or OmegaConf says of an override, without its hints for programmers."""
-    from hydra.errors import MissingConfigException, OverrideParseException
+def add_overrides(parser: Parser) -> None:
+    """What a command takes whose options Hydra composes."""
+    parser.add_argument("-m", "--multirun", action="store_true", help="sweep over value lists")
+    parser.add_argument(
+        "-cd", "--config-dir", metavar="DIR",
+        help="folder of your own experiment files, beside those that come along",
+    )  # fmt: skip
+    parser.add_argument(
+        "-c", "--cfg", choices=("job", "hydra", "all"),
+        help="print the configuration (with -m, of every job) and stop",
+    )  # fmt: skip
+    parser.add_argument("-p", "--package", help="with --cfg: only this part, for example model")
+    parser.add_argument(
+        "--resolve", action="store_true", help="with --cfg: values instead of interpolations"
+    )
+    parser.add_argument(
+        "-i", "--info", nargs="?", const="all", choices=INFO,
+        help="print where options come from, and stop",
+    )  # fmt: skip
+    parser.add_argument(
+        "-sc", "--shell-completion", action="store_true",
+        help="print what completes commands and options, and stop: install=bash or install=zsh",
+    )  # fmt: skip
+    add_list(parser, "overrides", "NAME=VALUE", "*", "options; --cfg job shows them all")
 
-    if isinstance(error, OverrideParseException):
-        return (
-            f"the override {error.override!r} cannot be read: write name=value, and quote a value "
-            "with special characters (name='\"a=b\"')"
-        )
-    first = str(error).splitlines()[0].rstrip(".")
-    if isinstance(error, MissingConfigException) and error.options:
-        return f"{first}: choose one of {', '.join(error.options)}"
-    cause = str(error.__cause__ or "").partition("\n")[0]
-    return f"{first} ({cause})" if cause else first
+
+def applications() -> dict[str, Application]:
+    """What Hydra composes the options of, by command."""
+    from scalefp.cli import jobs
+    from scalefp.cli.launch import Application
+
+    how = ("checkpoint", "out", "show", "threads")
+    return {
+        "train": Application("scalefp train", "train", jobs.train_job, ("name",)),
+        "artificial train": Application(
+            "scalefp artificial train", "artificial", jobs.marker_job, ("name",)
+        ),
+        "evaluate": Application("scalefp evaluate", "evaluate", jobs.evaluate_job, how),
+    }
 
 
-def run_hydra(args: argparse.Namespace, module: str, config_name: str, overrides: list[str]) -> int:
-    """Run the Hydra entry point ``module.main`` with a configuration of conf/."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that do not go together."""
+    if args.cfg is None and (args.package is not None or args.resolve):
+        raise UserError("--package and --resolve say how --cfg prints: give --cfg job, too")
+    looks = [args.cfg is not None, args.info is not None, args.shell_completion]
+    if sum(looks) > 1:
+        raise UserError("--cfg, --info and --shell-completion each print and stop: give one")
+    if args.info is not None and args.multirun:
+        raise UserError("--info is for one job: leave -m out")
 
-    from scalefp.config import conf_dir
 
-    entry: Callable[[], None] = import_module(module).main
-    flags = ["--multirun"] if args.multirun else []
-    flags += ["--cfg", args.cfg] if args.cfg else []
-    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [args.prog, *flags, *overrides]
-    # Otherwise Hydra prints errors in its own form and exits with 1; now it raises them.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        if not flags:  # Check before Hydra writes anything into the run folder.
-            with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-                config: Any = OmegaConf.to_object(compose(config_name, overrides=overrides))
-            config.check()
-        entry()
-    except (HydraException, OmegaConfBaseException) as error:
-        hint = f"`{args.prog} --cfg job` shows every option"
-        raise UserError(f"{hydra_sentence(error)}; {hint}") from error
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-    finally:
-        sys.argv = argv
-        if full_error is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
-    return OK
+def run_hydra(args: argparse.Namespace, command: str, overrides: list[str]) -> int:
+    """Do with the composed options of a command what the flags say."""
+    check_flags(args)
+    from scalefp.cli import launch
+
+    known = applications()
+    app, folder = known[command], args.config_dir
+    if args.shell_completion:
+        from scalefp.cli.completion import complete
+
+        complete(args.overrides, args.commands.choices, known)
+        return OK
+    if args.cfg is not None:
+        return launch.show_config(
+            app, overrides, which=args.cfg, package=args.package, resolve=args.resolve,
+            multirun=args.multirun, config_dir=folder,
+        )  # fmt: skip
+    if args.info is not None:
+        return launch.show_info(app, overrides, what=args.info, config_dir=folder)
+    return launch.launch(app, overrides, multirun=args.multirun, config_dir=folder)
 
 
 def run_train(args: argparse.Namespace) -> int:
-    return run_hydra(args, "scalefp.train", "train", args.overrides)
-
-
-def quote_path(override: str) -> str:
-    """Quote a checkpoint's path: Hydra would trip over a swept run's, runs/a/seed=1,model=b/..."""
-    name, _, path = override.partition("=")
-    plain = name == "checkpoint" and path and not set(path) & set("\"'")
-    return f'checkpoint="{path}"' if plain else override
+    return run_hydra(args, "train", args.overrides)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    overrides = [*args.overrides, *(["show=json"] if args.json else [])]
-    if not args.multirun:  # where a comma separates values to sweep over
-        overrides = [quote_path(override) for override in overrides]
-    return run_hydra(args, "scalefp.evaluate", "evaluate", overrides)
+    return run_hydra(args, "evaluate", [*args.overrides, *(["show=json"] if args.json else [])])

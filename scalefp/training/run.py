@@ -1,17 +1,12 @@
-"""A training as a program: its run folder, how signals stop it, and its Hydra entry point."""
+"""A training as a program: its run folder, and how signals stop it."""
 
-import math
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
-
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from typing import NoReturn
 
 from scalefp.errors import UserError
 
@@ -60,20 +55,3 @@ def stop(signals: Sequence[int], images: int, *, quiet: bool = False) -> NoRetur
             file=sys.stderr,
         )
     raise SystemExit(128 + (signals[0] if signals else signal.SIGTERM))
-
-
-def run_training(train: Callable[[Any, Path], dict[str, float]], options: DictConfig) -> float:
-    """Train as Hydra's options say, in its folder, and print the path of the release.
-
-    Returns:
-        The bit accuracy, for sweepers.
-    """
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        figures = train(OmegaConf.to_object(options), run_dir)
-    except UserError as error:
-        print(f"scalefp: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(run_dir / "release.safetensors")
-    return figures.get("bit_accuracy", math.nan)

@@ -5,7 +5,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-import scalefp.artificial.train  # noqa: F401  registers the schema
+import scalefp.cli.jobs  # noqa: F401  registers the schema
 from scalefp.artificial.config import MarkTrainConfig
 from scalefp.config import conf_dir, flat_options
 from scalefp.errors import UserError

@@ -1,4 +1,4 @@
-"""The command line: its arguments, its two Hydra commands, and its behaviour as a process."""
+"""The command line: its arguments, and its behaviour as a process."""
 
 import json
 import os
@@ -12,7 +12,6 @@ import pytest
 import scalefp
 from conftest import Run, assert_mistake
 from scalefp.cli.door import build_parser, main
-from scalefp.cli.hydra import hydra_sentence
 from scalefp.key import Key
 from scalefp.release.model import Model
 
@@ -98,123 +97,6 @@ def test_public_names_are_all_there() -> None:
         assert name in dir(scalefp)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = scalefp.nonsense
-
-
-# Training and evaluation.
-
-TINY = ["model=tiny", "model.resolution=16", "schedule.total_images=16", "optimizer.batch=8"]
-FAST = ["run.tensorboard=false", "run.precision=fp32"]
-
-
-def test_train_writes_a_release_that_loads(run: Run, images: list[Path]) -> None:
-    result = run("train", *TINY, *FAST, f"data.source={images[0].parent}", "name=first", "seed=3")
-    assert result.code == 0, result.err
-    assert scalefp.load("runs/first/release.safetensors").config.resolution == 16
-    config = Path("runs/first/.hydra/overrides.yaml").read_text()
-    assert "seed=3" in config
-
-
-def test_train_sweeps(run: Run, images: list[Path]) -> None:
-    result = run(
-        "train", *TINY, "-m", *FAST, f"data.source={images[0].parent}", "name=s",
-        "hydra.job.config.override_dirname.exclude_keys=[model,data.source,run.tensorboard,"
-        "run.precision,name,model.resolution,schedule.total_images,optimizer.batch]", "seed=1,2",
-    )  # fmt: skip
-    assert result.code == 0, result.err
-    assert {path.parent.name for path in Path("runs/s").glob("*/release.safetensors")} == {
-        "seed=1",
-        "seed=2",
-    }
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["model.n_bitz=3"], ["model.n_bitz", "--cfg job"]),
-        (["model.n_bits=abc"], ["model.n_bits=abc", "Integer"]),
-        (["model.n_bits=3"], ["model.n_bits", "8 and 512"]),
-        (["model.resolution=20"], ["model.resolution", "16, 32, 64, 128, 256"]),
-        (["experiment=none"], ["experiment/none", "tiny"]),
-        (["seed"], ["'seed'", "name=value"]),
-        (["seed=1,2"], ["seed=1,2"]),
-        (["-m", "seed=a,b"], ["seed=a", "Integer"]),
-        (["optimizer.batch=3"], ["optimizer.batch"]),
-        (["run.device=tpu"], ["run.device", "tpu"]),
-        (["name=${missing}"], ["missing"]),
-    ],
-    ids=lambda value: " ".join(value),
-)
-def test_train_mistakes(run: Run, overrides: list[str], words: list[str]) -> None:
-    assert_mistake(run("train", *overrides), *words)
-    assert "-m" in overrides or os.listdir() == []
-    assert "HYDRA_FULL_ERROR" not in os.environ
-
-
-def test_train_names_missing_data(run: Run) -> None:
-    assert_mistake(run("train", *TINY, *FAST, "data.source=missing"), "missing")
-
-
-def test_train_into_an_unwritable_folder(run: Run) -> None:
-    Path("runs").touch()
-    assert_mistake(run("train", *TINY, *FAST, "name=first"), "runs")
-
-
-def test_cfg_prints_the_configuration_and_trains_nothing(run: Run) -> None:
-    result = run("train", "--cfg", "job", "model=tiny", "seed=7")
-    assert result.code == 0
-    assert "seed: 7" in result.out
-    assert os.listdir() == []
-
-
-def test_hydra_errors_without_options_keep_their_first_line() -> None:
-    assert hydra_sentence(ValueError("first.\nsecond")) == "first"
-
-
-EVALUATION = [
-    "measure=quick", "measure.features=none", "measure.unrelated_images=4",
-    "measure.perturbations=[flip]", "measure.tamperings=[]",
-]  # fmt: skip
-
-
-def test_evaluate_writes_and_prints_results(run: Run, release: Path, images: list[Path]) -> None:
-    arguments = [f"checkpoint={release}", *EVALUATION, f"measure.data={images[0].parent}"]
-    result = run("evaluate", *arguments)
-    assert result.code == 0, result.err
-    assert result.out.startswith("# Evaluation")
-    written = json.loads(Path("evaluation/random/results.json").read_text())
-    assert Path("evaluation/random/results.md").read_text().strip() == result.out.strip()
-    assert written["config"]["keys"] == 2
-    assert str(release) not in json.dumps(written)  # results are published
-
-    # A release is named after its run's folder; paths of sweeps hold what Hydra would read.
-    swept = Path("runs/seed=1,model=tiny/release.safetensors")
-    swept.parent.mkdir(parents=True)
-    swept.write_bytes(release.read_bytes())
-    result = run("evaluate", f"checkpoint={swept}", *arguments[1:], "--json")
-    assert result.json["reading"] == written["reading"]
-    assert Path("evaluation/seed=1,model=tiny/results.json").exists()
-    assert run("evaluate", *arguments, "out=elsewhere").code == 0
-    assert Path("elsewhere/results.md").exists()
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        ([], ["checkpoint="]),
-        (["checkpoint=missing"], ["missing"]),
-        (["checkpoint=RELEASE", "measure.keys=1"], ["keys", "at least 2"]),
-        (["checkpoint=RELEASE", "measure.keyz=1"], ["keyz"]),
-        (["checkpoint=RELEASE", "measure.fpr=2"], ["fpr"]),
-        (["checkpoint=RELEASE", "show=html"], ["show", "markdown"]),
-        (["checkpoint=RELEASE", "threads=0"], ["threads"]),
-        (["RELEASE"], ["name=value"]),
-    ],
-    ids=" ".join,
-)
-def test_evaluate_mistakes(run: Run, release: Path, overrides: list[str], words: list[str]) -> None:
-    overrides = [text.replace("RELEASE", str(release)) for text in overrides]
-    assert_mistake(run("evaluate", *overrides), *words)
-    assert os.listdir() == []
 
 
 # The process.

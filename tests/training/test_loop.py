@@ -666,8 +666,10 @@ def test_checkpoints_are_written_on_time(pictures, tmp_path, monkeypatch):
 
 SCRIPT = f"""
 import os
+import sys
 import torch
-import scalefp.train
+import scalefp.training.loop
+from scalefp.cli import main
 from scalefp.training.distributed import World
 from scalefp.training.state import TrainingState
 
@@ -678,7 +680,7 @@ def step(*arguments):
     return original(*arguments)
 
 scalefp.training.loop.step = step
-scalefp.train.main()
+assert main(["train", *sys.argv[1:]]) == 0
 state, rank = seen[TrainingState], seen[World].rank
 states = {{name: getattr(state, name).state_dict() for name in {NETWORKS}}}
 torch.save(states, os.environ["RANKS"] + f"/rank{{rank}}.pt")

@@ -1,0 +1,69 @@
+"""Hydra's jobs: what each command does with its composed options, once a job."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from scalefp.artificial.config import MarkTrainConfig
+from scalefp.config import TrainConfig
+from scalefp.evaluation.options import EvaluateOptions, results_folder
+from scalefp.evaluation.report import markdown, write_results
+from scalefp.evaluation.run import evaluate
+from scalefp.loading import load_model
+
+for name, schema in (
+    ("train_schema", TrainConfig),
+    ("artificial_schema", MarkTrainConfig),
+    ("evaluate_schema", EvaluateOptions),
+):
+    ConfigStore.instance().store(name=name, node=schema)
+OmegaConf.register_new_resolver("results_folder", results_folder, replace=True)
+
+
+def job_folder() -> Path:
+    """Where the present job puts what it writes."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def trained(figures: dict[str, float]) -> float:
+    """Print the path of the release; the bit accuracy, for sweepers."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(job_folder() / "release.safetensors", flush=True)
+    return figures.get("bit_accuracy", math.nan)
+
+
+def train_job(options: DictConfig) -> float:
+    """Train a generator and its decoder."""
+    from scalefp.training.loop import train
+
+    return trained(train(OmegaConf.to_object(options), job_folder()))  # type: ignore[arg-type]
+
+
+def marker_job(options: DictConfig) -> float:
+    """Train a marker."""
+    from scalefp.artificial.train import train
+
+    return trained(train(OmegaConf.to_object(options), job_folder()))  # type: ignore[arg-type]
+
+
+def evaluate_job(options: DictConfig) -> float:
+    """Measure a release and print the results; the bit accuracy of clean files, for sweepers."""
+    settings = OmegaConf.to_object(options)
+    assert isinstance(settings, EvaluateOptions)
+    settings.check_words()
+    folder = job_folder()
+    torch.set_num_threads(settings.threads)
+    results = evaluate(load_model(settings.checkpoint), settings.measure, folder)
+    write_results(results, folder)
+    print(json.dumps(results, indent=1) if settings.show == "json" else markdown(results))
+    sys.stdout.flush()
+    return float(results["reading"][0]["mean"])

@@ -1,0 +1,45 @@
+"""Everything ``scalefp evaluate`` knows, and where its results go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scalefp.errors import UserError
+from scalefp.evaluation.run import open_inputs
+from scalefp.evaluation.samples import EvaluateConfig
+from scalefp.loading import load_model
+
+
+@dataclass
+class EvaluateOptions:
+    """Everything ``scalefp evaluate`` knows."""
+
+    checkpoint: str = ""  # the release: a bundled name or the path of a release file
+    out: str | None = None  # folder of the results; null = evaluation/NAME OF THE RELEASE
+    show: str = "markdown"  # what goes to standard output: markdown or json
+    threads: int = 1  # CPU threads
+    # Of its own, since `data=` on the command line would choose from conf/data.
+    measure: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def check_words(self) -> None:
+        """Raise :class:`UserError` for options that cannot work, whatever files they name."""
+        if not self.checkpoint:
+            raise UserError("say which release to evaluate: checkpoint=NAME or checkpoint=PATH.")
+        if self.show not in ("markdown", "json"):
+            raise UserError(f"show must be markdown or json, not {self.show!r}.")
+        if self.threads < 1:
+            raise UserError(f"threads must be at least 1, not {self.threads}.")
+
+    def check(self) -> None:
+        """Raise :class:`UserError` for options that cannot work, the release included."""
+        self.check_words()
+        open_inputs(self.measure)
+        load_model(self.checkpoint)
+
+
+def results_folder(checkpoint: str, out: str | None) -> str:
+    """The absolute folder of the results; a run's release is named after its run folder."""
+    path = Path(checkpoint)
+    name = path.absolute().parent.name if path.stem == "release" else path.stem
+    return str(Path(out or f"evaluation/{name}").absolute())
