@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend."""
+"""What the user is told in one sentence, instead of a traceback."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,7 @@ class UserError(ValueError):
     The command line prints the sentence and exits with code 2; library users may catch it as a
     ``ValueError``.
     """
+
+
+class UntrustedRegistryError(UserError):
+    """The registry was tampered with or is damaged: nobody can be named by it."""

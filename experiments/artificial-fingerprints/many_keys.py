@@ -44,8 +44,9 @@ from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load_marker
 from scalefp.perturb import PERTURBATIONS
-from scalefp.registry.audit import ISSUE, Event
+from scalefp.registry.audit import Event
 from scalefp.registry.registry import Registry
+from scalefp.registry.rows import ISSUE
 
 KEYS = (1, 10, 100)
 FPR = 1e-6

@@ -53,10 +53,13 @@ class Drawn:
     def __init__(self, packed: NDArray[np.uint8], n_bits: int, digest: str | None) -> None:
         self.n_bits, self.model_digest = n_bits, digest
         holders = [str(i) for i in range(len(packed))]
-        self._issued = IssuedKeys(packed, holders, np.zeros(len(packed), bool))
+        self._issued = IssuedKeys(packed, holders)
 
     def keys_and_holders(self) -> IssuedKeys:
         return self._issued
+
+    def confirm(self, issued: IssuedKeys, indices: Sequence[int]) -> None:
+        """There is no log to compare with."""
 
     def bits(self, members: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Keys [c, n] of some holders."""

@@ -10,7 +10,7 @@ keys that were not drawn but follow a rule, for which the fair-bit argument does
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +44,10 @@ class IssuedInMemory(NamedTuple):
 
     def keys_and_holders(self) -> IssuedKeys:
         holders = [str(i) for i in range(len(self.packed))]
-        return IssuedKeys(self.packed, holders, np.zeros(len(self.packed), bool))
+        return IssuedKeys(self.packed, holders)
+
+    def confirm(self, issued: IssuedKeys, indices: Sequence[int]) -> None:
+        """There is no log to compare with."""
 
 
 # Readings.

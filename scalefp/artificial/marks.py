@@ -59,9 +59,10 @@ class MarkRecord:
     def keys_and_holders(self) -> IssuedKeys:
         """All keys, packed, and whose they are."""
         packed = np.frombuffer(b"".join(key.bytes for key in self.keys.values()), np.uint8)
-        return IssuedKeys(
-            packed.reshape(len(self.keys), -1), list(self.keys), np.zeros(len(self.keys), bool)
-        )
+        return IssuedKeys(packed.reshape(len(self.keys), -1), list(self.keys))
+
+    def confirm(self, issued: IssuedKeys, indices: Sequence[int]) -> None:
+        """There is no log to compare with."""
 
 
 def write_record(

@@ -31,8 +31,8 @@ Standard library and numpy only: evidence must not depend on a network being imp
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -80,18 +80,30 @@ class Attribution:
     matches: int
     effective_bits: float
     margin: float
+    revoked: str | None = None
 
 
-class IssuedKeys(NamedTuple):
-    """Every key ever issued, in order of issue."""
+@dataclass(frozen=True, eq=False)
+class IssuedKeys:
+    """Every key ever issued, in order of issue.
 
-    packed: NDArray[np.uint8]  # [N, w], most significant bit first, pad bits zero
-    holders: Sequence[str]  # N names
-    revoked: NDArray[np.bool_]  # [N]
+    Attributes:
+        packed: [N, w], most significant bit first, pad bits zero.
+        holders: N names.
+        revoked: index of each revoked key -> when it was revoked (UTC, ISO 8601).
+    """
+
+    packed: NDArray[np.uint8]
+    holders: Sequence[str]
+    revoked: Mapping[int, str] = field(default_factory=dict)
 
 
 class KeySource(Protocol):
-    """What attribution asks of a registry; :class:`scalefp.registry.registry.Registry` is one."""
+    """What attribution asks of a registry.
+
+    :class:`scalefp.Registry` is one, and so is its ``snapshot()``, in which no key is added while
+    many images are attributed.
+    """
 
     @property
     def n_bits(self) -> int | None: ...
@@ -100,6 +112,12 @@ class KeySource(Protocol):
     def model_digest(self) -> str | None: ...
 
     def keys_and_holders(self) -> IssuedKeys: ...
+
+    def confirm(self, issued: IssuedKeys, indices: Sequence[int]) -> None:
+        """Raise UntrustedRegistryError unless the records of these keys are as they were logged.
+
+        Asked before anybody is named. A source that keeps no log has nothing to compare with.
+        """
 
 
 def soft_weights(logits: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -121,7 +139,8 @@ def soft_weights(logits: NDArray[np.floating]) -> NDArray[np.int64]:
     clip = CLIP * size.mean(axis=1, keepdims=True)
     levels = np.rint(np.minimum(size / np.where(clip > 0, clip, 1), 1) * LEVELS).astype(np.int64)
     common = np.gcd.reduce(levels, axis=1, keepdims=True)
-    return levels // np.maximum(common, 1)
+    weights: NDArray[np.int64] = levels // np.maximum(common, 1)
+    return weights
 
 
 def _as_rows(
@@ -156,9 +175,10 @@ def log_p_soft(logits: NDArray[np.floating], bits: NDArray[np.integer]) -> NDArr
     logits, agrees = _as_rows(logits, bits)
     weights = soft_weights(logits)
     scores = (weights * agrees).sum(axis=1)
-    tables = [np.log(weighted_tail(row)) for row in weights]
+    tables: list[NDArray[np.float64]] = [np.log(weighted_tail(row)) for row in weights]
     if len(tables) == 1:
-        return tables[0][scores]
+        of_one: NDArray[np.float64] = tables[0][scores]
+        return of_one
     return np.array([table[score] for table, score in zip(tables, scores, strict=True)])
 
 
@@ -218,6 +238,7 @@ def _attribution(
         matches=int((key.bits == bits).sum()),
         effective_bits=float(weights.sum() ** 2 / (weights**2).sum()),
         margin=math.log2(test.tail[max(runner_up, 0)] / test.tail[score]),
+        revoked=issued.revoked.get(index),
     )
 
 
@@ -241,6 +262,8 @@ def attribute_each(
     found = search([test.query for test in tests], issued.packed, thresholds)
     answers: list[list[Attribution]] = [[] for _ in readings]
     named = [number for number, one in enumerate(found) if len(one.indices)]
+    if named:
+        registry.confirm(issued, sorted({int(i) for one in found for i in one.indices}))
     others = runners_up(
         [tests[number].query for number in named],
         issued.packed,

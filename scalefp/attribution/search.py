@@ -91,12 +91,14 @@ class _Prepared:
         mask = self._masks[digit]
         if mask is not None:
             differing &= mask[:span]
-        return np.bitwise_count(differing).astype(self._counted, copy=False).reshape(-1)
+        counts: NDArray[np.unsignedinteger] = np.bitwise_count(differing)
+        return counts.astype(self._counted, copy=False).reshape(-1)
 
     def by_key(self, counts: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         """The counts of every word [m k], added up for each key [m]."""
         # A sum over so short an axis would take several times as long as adding the columns.
-        return reduce(np.add, counts.reshape(-1, self.n_words).T)
+        total: NDArray[np.unsignedinteger] = reduce(np.add, counts.reshape(-1, self.n_words).T)
+        return total
 
     def differing(self, words: Words) -> NDArray[np.uint16]:
         """Weight of the bits in which keys [m, k] differ from the query, [m]."""

@@ -11,7 +11,7 @@ from scalefp.errors import UserError
 
 if TYPE_CHECKING:
     from scalefp.artificial.marks import MarkRecord
-    from scalefp.registry import Registry
+    from scalefp.registry import Snapshot
     from scalefp.release.reader import Reader
 
 SEARCH_BATCH = 64  # sources searched in one pass over the keys
@@ -41,7 +41,8 @@ def add_image_commands(to: Any) -> None:
     sources.add_argument(
         "--same-source",
         action="store_true",
-        help="all images come from one source: judge them as one",
+        help="all images come from one source: judge them as one. The p-value is exact only if "
+        "they were chosen without looking at any key or verdict",
     )
     sources.add_argument(
         "--group",
@@ -97,20 +98,24 @@ def verdict(entry: dict[str, Any], n_bits: int) -> str:
     images = entry["images"]
     source = images[0] if len(images) == 1 else f"{len(images)} images"
     names = [
-        f"{found['holder']} (p = {found['p_value']:.2g}, {found['matches']} of {n_bits} bits)"
+        f"{found['holder']} (p = {found['p_value']:.2g}, {found['matches']} of {n_bits} bits"
+        + (f", revoked {found['revoked']})" if found["revoked"] else ")")
         for found in entry["attributed"]
     ]
     return f"{source}: {', '.join(names) or 'nobody'}"
 
 
-def issued_keys(args: argparse.Namespace, model: "Reader") -> "Registry | MarkRecord":
-    """The keys to look among, issued for this release: a registry's, or a marked data set's."""
+def issued_keys(args: argparse.Namespace, model: "Reader") -> "Snapshot | MarkRecord":
+    """The keys to look among, issued for this release: a registry's, or a marked data set's.
+
+    One state of the registry serves all images: its length is the number that each p-value uses.
+    """
     from scalefp.registry import Registry, check_pair
 
     if args.registry is not None:
-        registry = Registry(args.registry)
-        check_pair(registry, model)
-        return registry
+        snapshot = Registry(args.registry).snapshot()
+        check_pair(snapshot, model)
+        return snapshot
     from scalefp.artificial.marks import read_record
 
     record = read_record(args.marks)
@@ -131,7 +136,6 @@ def run_attribute(args: argparse.Namespace) -> int:
 
     paths, model = expand(args.images), load(args.model)
     registry = issued_keys(args, model)
-    issued = len(registry)
     reading = model.decode(paths)
     sources = [[image] for image in range(len(paths))]
     if args.same_source:
@@ -154,7 +158,7 @@ def run_attribute(args: argparse.Namespace) -> int:
                         for found in answer
                     ],
                     "fpr": args.fpr,
-                    "issued": issued,
+                    "issued": len(registry),
                     "form": args.form,
                 }
                 entries.append(entry)

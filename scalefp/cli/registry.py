@@ -16,7 +16,7 @@ from scalefp.cli.output import OK, show
 from scalefp.errors import UserError
 
 if TYPE_CHECKING:
-    from scalefp.registry.registry import Record, Registry
+    from scalefp.registry import Record, Registry
 
 MASTER = "file of the master secret from which all keys of this registry are derived"
 

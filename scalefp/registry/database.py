@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, inspect, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from scalefp.errors import UserError
-from scalefp.registry.schema import CHAIN_KEY_BYTES, KEYS, LOG, META, SCHEMA_VERSION
+from scalefp.registry.rows import Meta, checked_meta
+from scalefp.registry.schema import KEYS, LOG, META, SCHEMA_VERSION
 
 BUSY_TIMEOUT = 30.0  # seconds to wait for another process's transaction
 CONNECT_TIMEOUT = 10  # seconds to wait for a server
@@ -121,6 +122,10 @@ def _sqlite_reason(error: sqlite3.Error, name: str) -> str:
         return _busy(name)
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return f"the registry {name} cannot be written ({error}): check the disk"
+    if code == sqlite3.SQLITE_ERROR and str(error).startswith("no such"):
+        return f"the registry {name} is damaged: there is {error} in it"
+    if str(error).startswith("Could not decode"):
+        return f"the registry {name} is damaged: it holds text that is not UTF-8"
     return f"the registry {name} cannot be used ({type(error).__name__}): check the file"
 
 
@@ -138,6 +143,8 @@ def _postgresql_reason(error: BaseException | None, *, operational: bool, name: 
         return f"the registry {name} cannot be written: check the rights of its user"
     if state == "53100":
         return f"the registry {name} cannot be written: check the disk of its server"
+    if state in ("42703", "42P01"):
+        return f"the registry {name} is damaged: a table or a column of it is missing"
     kind = type(error).__name__
     return f"the registry {name} cannot be used ({kind}): check database and server"
 
@@ -227,7 +234,7 @@ class Database:
         except self._driver.Error as error:
             raise UserError(self._reason(error)) from None
 
-    def find_meta(self, connection: Connection) -> Row[Any] | None:
+    def find_meta(self, connection: Connection) -> Meta | None:
         """The row that describes the registry, None in a database where nothing is stored yet."""
         tables = inspect(connection).get_table_names()
         if META.name not in tables or KEYS.name not in tables:
@@ -248,15 +255,12 @@ class Database:
             )
         if LOG.name not in tables:
             raise UserError(f"the registry {self.name} is damaged: its audit log is missing")
-        meta = connection.execute(select(META)).one()
-        if not isinstance(meta.chain_key, bytes) or len(meta.chain_key) != CHAIN_KEY_BYTES:
-            raise UserError(
-                f"the registry {self.name} is damaged: its chain key has a wrong length"
-            )
-        return meta
+        for table in (KEYS, LOG):  # a column that is missing must not wait until it is asked for
+            connection.execute(select(table).limit(0))
+        return checked_meta(connection.execute(select(META)).one(), self.name)
 
     @contextmanager
-    def opened(self, *, write: bool = False) -> Iterator[tuple[Connection, Row[Any]]]:
+    def opened(self, *, write: bool = False) -> Iterator[tuple[Connection, Meta]]:
         """A transaction on a registry that must exist already, with its meta row."""
         if not self.exists():
             raise UserError(

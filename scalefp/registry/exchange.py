@@ -23,14 +23,15 @@ from tqdm import tqdm
 from scalefp.errors import UserError
 from scalefp.files import atomic_path, text_lines
 from scalefp.key import Key
-from scalefp.registry.audit import ACTIONS, ISSUE, REVOKE, Event
+from scalefp.registry.audit import Event
 from scalefp.registry.holders import clean_holder
 from scalefp.registry.registry import Registry
+from scalefp.registry.rows import ACTIONS, ISSUE, REVOKE
+from scalefp.registry.schema import DIGEST_DIGITS
 
 FIELDS = ("at", "action", "holder", "key", "n_bits", "model_digest")
 FORMATS = (".jsonl", ".csv")
 MAX_LINE = 8192  # bytes; a holder of 200 characters, each escaped, takes 2,400
-DIGEST_DIGITS = 64
 
 
 def _format(path: Path) -> str:

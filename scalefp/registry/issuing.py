@@ -8,9 +8,8 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from scalefp.errors import UserError
 from scalefp.key import Key
@@ -18,6 +17,7 @@ from scalefp.registry import audit
 from scalefp.registry.audit import Event
 from scalefp.registry.database import Database
 from scalefp.registry.master import MasterSecret
+from scalefp.registry.rows import IMPORT, ISSUE, REBUILD, REVOKE, Meta, checked_meta
 from scalefp.registry.schema import (
     CHAIN_KEY_BYTES,
     KEYS,
@@ -28,7 +28,7 @@ from scalefp.registry.schema import (
 )
 
 
-def _check_master(meta: Row[Any], master: MasterSecret | None, name: str) -> None:
+def _check_master(meta: Meta, master: MasterSecret | None, name: str) -> None:
     """A registry draws all its keys, or derives all of them from one secret."""
     if master is None and meta.master_check is not None:
         raise UserError(
@@ -53,7 +53,7 @@ def bind(
     *,
     model_digest: str,
     n_bits: int,
-) -> Row[Any]:
+) -> Meta:
     """The row that describes the registry: written if there is none, else checked.
 
     Raises:
@@ -70,7 +70,7 @@ def bind(
             "chain_key": secrets.token_bytes(CHAIN_KEY_BYTES),
         }
         connection.execute(insert(META), row)
-        return connection.execute(select(META)).one()
+        return checked_meta(connection.execute(select(META)).one(), database.name)
     if (meta.model_digest, meta.n_bits) != (model_digest, n_bits):
         raise UserError(
             f"the registry {database.name} belongs to another release (digest "
@@ -114,13 +114,13 @@ def _draw(connection: Connection, count: int, n_bits: int) -> list[Key]:
 
 
 def _derive(
-    master: MasterSecret, meta: Row[Any], names: Sequence[str], before: Counter[str]
+    master: MasterSecret, meta: Meta, names: Sequence[str], before: Counter[str]
 ) -> list[Key]:
     """The next key of each name, of which each may come several times."""
     numbers, keys = Counter(before), []
     for name in names:
-        release = {"model_digest": meta.model_digest, "n_bits": meta.n_bits}
-        keys.append(master.key(name, numbers[name], **release))
+        key = master.key(name, numbers[name], model_digest=meta.model_digest, n_bits=meta.n_bits)
+        keys.append(key)
         numbers[name] += 1
     return keys
 
@@ -139,7 +139,7 @@ def _refuse_equal(connection: Connection, names: Sequence[str], keys: Sequence[K
 
 def issue(
     connection: Connection,
-    meta: Row[Any],
+    meta: Meta,
     names: Sequence[str],
     *,
     at: str,
@@ -154,13 +154,13 @@ def issue(
     else:
         keys = _derive(master, meta, names, before)
         _refuse_equal(connection, names, keys)
-    events = [Event(at, audit.ISSUE, *pair) for pair in zip(names, keys, strict=True)]
+    events = [Event(at, ISSUE, *pair) for pair in zip(names, keys, strict=True)]
     audit.append_history(connection, meta, events)
     return keys
 
 
 def rebuild(
-    connection: Connection, meta: Row[Any], names: Sequence[str], *, at: str, master: MasterSecret
+    connection: Connection, meta: Meta, names: Sequence[str], *, at: str, master: MasterSecret
 ) -> list[Key]:
     """One key each time a name comes, into a registry without keys; its key before is revoked."""
     keys = _derive(master, meta, names, Counter())
@@ -169,24 +169,24 @@ def rebuild(
     events = []
     for name, key in zip(names, keys, strict=True):
         if name in active:
-            events.append(Event(at, audit.REVOKE, name, active[name]))
-        events.append(Event(at, audit.ISSUE, name, key))
+            events.append(Event(at, REVOKE, name, active[name]))
+        events.append(Event(at, ISSUE, name, key))
         active[name] = key
-    audit.append_marker(connection, meta, audit.REBUILD, at)
+    audit.append_marker(connection, meta, REBUILD, at)
     audit.append_history(connection, meta, events)
     return keys
 
 
 def add_history(
     connection: Connection,
-    meta: Row[Any],
+    meta: Meta,
     events: Sequence[Event],
     *,
     at: str,
     master: MasterSecret | None,
 ) -> None:
     """Keys issued elsewhere and what happened to them; errors name the event's line."""
-    issues = [event for event in events if event.action == audit.ISSUE]
+    issues = [event for event in events if event.action == ISSUE]
     names = [event.holder for event in issues]
     before, active = _holdings(connection, dict.fromkeys(names))
     taken = _keys_present(connection, (event.key for event in issues))
@@ -199,5 +199,5 @@ def add_history(
             raise UserError(where + _has_active(event.holder))
         if derived is not None and derived[number] != event.key:
             raise UserError(f"{where}the master secret derives another key for {event.holder!r}")
-    audit.append_marker(connection, meta, audit.IMPORT, at)
+    audit.append_marker(connection, meta, IMPORT, at)
     audit.append_history(connection, meta, events)

@@ -1,8 +1,8 @@
 """The record of issued keys.
 
 A registry belongs to the release of its first issue. Rows are only ever added; revoking sets a
-time, which re-instating clears, and audit.py logs both. It holds secrets: an SQLite
-file is created readable by its owner alone, and no error text repeats a key.
+time, which re-instating clears, and audit.py logs both. It holds secrets: an SQLite file is
+created readable by its owner alone, and no error text repeats a key.
 """
 
 from __future__ import annotations
@@ -10,22 +10,31 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Select, select
 
 from scalefp.attribution.evidence import IssuedKeys
 from scalefp.errors import UserError
 from scalefp.key import Key, check_length
 from scalefp.registry import audit, issuing
-from scalefp.registry.audit import Entry, Event, Verified
-from scalefp.registry.cache import Snapshot, refresh, stored_key
+from scalefp.registry.audit import Event, Verified
 from scalefp.registry.database import Database
 from scalefp.registry.holders import clean_holder, holder_has
 from scalefp.registry.master import MasterSecret
+from scalefp.registry.rows import (
+    REINSTATE,
+    REVOKE,
+    Entry,
+    KeyRow,
+    Meta,
+    Record,
+    checked_key,
+    checked_record,
+)
 from scalefp.registry.schema import KEYS
+from scalefp.registry.snapshot import Snapshot, refresh
 
 
 class _Config(Protocol):
@@ -43,17 +52,6 @@ class Release(Protocol):
     def config(self) -> _Config: ...
 
 
-@dataclass(frozen=True)
-class Record:
-    """One issued key. Times are UTC, ISO 8601; revoked_at is None while the key is active."""
-
-    holder: str
-    key: Key
-    issued_at: str
-    model_digest: str
-    revoked_at: str | None
-
-
 # Named here, because inside the class `list` is the method.
 Records = list[Record]
 Entries = list[Entry]
@@ -62,11 +60,6 @@ Keys = list[Key]
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _record(row: Row[Any], meta: Row[Any]) -> Record:
-    key = Key(stored_key(row.key, meta.n_bits), meta.n_bits)
-    return Record(row.holder, key, row.issued_at, meta.model_digest, row.revoked_at)
 
 
 class Registry:
@@ -137,7 +130,7 @@ class Registry:
         if not names:
             return []
         with self._adding(model.digest, model.config.n_bits) as (connection, meta):
-            if audit.newest(connection)[0]:
+            if audit.newest(connection, meta)[0]:
                 raise UserError(
                     f"the registry {self._database.name} holds keys already: rebuild into a new one"
                 )
@@ -160,7 +153,7 @@ class Registry:
             issuing.add_history(connection, meta, events, at=_now(), master=self._master)
 
     @contextmanager
-    def _adding(self, model_digest: str, n_bits: int) -> Iterator[tuple[Connection, Row[Any]]]:
+    def _adding(self, model_digest: str, n_bits: int) -> Iterator[tuple[Connection, Meta]]:
         """A transaction that adds keys, in a registry that is made if there is none."""
         check_length(n_bits)
         self._database.create()
@@ -181,8 +174,8 @@ class Registry:
             UserError: the holder never had a key, or it is revoked already.
         """
         with self._database.opened(write=True) as (connection, meta):
-            active = self._active_row(connection, holder)
-            return self._change(connection, meta, active, audit.REVOKE)
+            active = self._active_row(connection, meta, holder)
+            return self._change(connection, meta, active, REVOKE)
 
     def reinstate(self, holder: str) -> Record:
         """Make the holder's latest key active again and return its record.
@@ -191,31 +184,32 @@ class Registry:
             UserError: the holder never had a key, or has an active one.
         """
         with self._database.opened(write=True) as (connection, meta):
-            row = self._latest_row(connection, holder)
+            row = self._latest_row(connection, meta, holder)
             if row.revoked_at is None:
                 raise UserError(f"the key of {row.holder!r} is active: there is nothing to do")
-            return self._change(connection, meta, row, audit.REINSTATE)
+            return self._change(connection, meta, row, REINSTATE)
 
-    def _change(self, connection: Connection, meta: Row[Any], row: Row[Any], action: str) -> Record:
+    def _change(self, connection: Connection, meta: Meta, row: KeyRow, action: str) -> Record:
         audit.append_change(connection, meta, row, action, _now())
-        return _record(connection.execute(select(KEYS).where(KEYS.c.id == row.id)).one(), meta)
+        changed = connection.execute(select(KEYS).where(KEYS.c.id == row.number)).one()
+        return checked_record(changed, meta)
 
     # Reading.
 
     def _never_issued(self, name: str) -> UserError:
         return UserError(f"no key was ever issued to {name!r} in {self._database.name}")
 
-    def _latest_row(self, connection: Connection, holder: str) -> Row[Any]:
+    def _latest_row(self, connection: Connection, meta: Meta, holder: str) -> KeyRow:
         """The only one that can be active: issuing requires that those before are revoked."""
         name = clean_holder(holder)
         query = select(KEYS).where(KEYS.c.holder == name).order_by(KEYS.c.id.desc()).limit(1)
         row = connection.execute(query).one_or_none()
         if row is None:
             raise self._never_issued(name)
-        return row
+        return checked_key(row, meta)
 
-    def _active_row(self, connection: Connection, holder: str) -> Row[Any]:
-        row = self._latest_row(connection, holder)
+    def _active_row(self, connection: Connection, meta: Meta, holder: str) -> KeyRow:
+        row = self._latest_row(connection, meta, holder)
         if row.revoked_at is not None:
             raise UserError(
                 f"the key of {row.holder!r} was revoked at {row.revoked_at}: issue a new one, or "
@@ -230,18 +224,19 @@ class Registry:
             UserError: no key was ever issued to the holder, or all are revoked.
         """
         with self._database.opened() as (connection, meta):
-            return _record(self._active_row(connection, holder), meta).key
+            return Key(self._active_row(connection, meta, holder).key, meta.n_bits)
 
     def check_usable(self, key: Key) -> None:
         """Raise UserError if the key was never issued here, or is revoked."""
         with self._database.opened() as (connection, meta):
             query = select(KEYS).where(KEYS.c.key == key.bytes)
-            row = connection.execute(query).one_or_none()
-            if row is None or key.n_bits != meta.n_bits:
+            found = connection.execute(query).one_or_none()
+            if found is None or key.n_bits != meta.n_bits:
                 raise UserError(
                     f"this {key.n_bits}-bit key was never issued in the registry "
                     f"{self._database.name}, which holds {meta.n_bits}-bit keys"
                 )
+            row = checked_key(found, meta)
             if row.revoked_at is not None:
                 raise UserError(
                     f"this key, issued to {row.holder!r}, was revoked at {row.revoked_at}"
@@ -249,7 +244,9 @@ class Registry:
 
     def _records(self, query: Select[Any]) -> Records:
         with self._database.opened() as (connection, meta):
-            return [_record(row, meta) for row in connection.execute(query.order_by(KEYS.c.id))]
+            return [
+                checked_record(row, meta) for row in connection.execute(query.order_by(KEYS.c.id))
+            ]
 
     def show(self, holder: str) -> Records:
         """Every key ever issued to the holder, oldest first; UserError if there is none."""
@@ -275,41 +272,49 @@ class Registry:
         return self._records(query.offset(skip).limit(most))
 
     def __len__(self) -> int:
-        """Number of keys ever issued, revoked ones included."""
-        with self._database.opened() as (connection, _):
-            return connection.scalar(select(func.max(KEYS.c.id))) or 0
+        """Number of keys ever issued by the log, revoked ones included."""
+        with self._database.opened() as (connection, meta):
+            return audit.issued(connection, meta)
 
     def __bool__(self) -> bool:
         """Always true: `if registry` asks whether one is given, and must not run a query."""
         return True
 
-    def _described(self, column: str) -> Any:
+    def _described(self) -> Meta | None:
         if not self._database.exists():
             return None
         with self._database.transaction() as connection:
-            meta = self._database.find_meta(connection)
-            return None if meta is None else getattr(meta, column)
+            return self._database.find_meta(connection)
 
     @property
     def n_bits(self) -> int | None:
         """Key length, None before the first issue."""
-        n_bits: int | None = self._described("n_bits")
-        return n_bits
+        meta = self._described()
+        return None if meta is None else meta.n_bits
 
     @property
     def model_digest(self) -> str | None:
         """Digest of the release this registry belongs to, None before the first issue."""
-        digest: str | None = self._described("model_digest")
-        return digest
+        meta = self._described()
+        return None if meta is None else meta.model_digest
 
-    def keys_and_holders(self) -> IssuedKeys:
-        """Every key ever issued, packed [N, ceil(n_bits / 8)], with holders and revoked flags.
+    def snapshot(self) -> Snapshot:
+        """The registry at this moment, to attribute many images by the same keys.
 
-        The result is kept; later calls read only what was issued, revoked or re-instated since.
+        It is kept; later calls read only what was issued, revoked or re-instated since.
         """
         with self._database.opened() as (connection, meta):
-            self._snapshot = refresh(connection, meta.n_bits, self._snapshot)
-            return self._snapshot.issued
+            self._snapshot = refresh(connection, self._database, meta, self._snapshot)
+            return self._snapshot
+
+    def keys_and_holders(self) -> IssuedKeys:
+        """Every key ever issued, packed [N, ceil(n_bits / 8)], with holders and revocations."""
+        return self.snapshot().issued
+
+    def confirm(self, issued: IssuedKeys, indices: Sequence[int]) -> None:
+        """As :meth:`scalefp.registry.snapshot.Snapshot.confirm`."""
+        with self._database.opened() as (connection, meta):
+            audit.confirm(connection, meta, issued, indices)
 
     # The audit log.
 
@@ -319,18 +324,18 @@ class Registry:
         It stands for all that was ever done here: note it, and :meth:`verify` can tell later
         whether that is still so.
         """
-        with self._database.opened() as (connection, _):
-            return audit.newest(connection)[1].hex()
+        with self._database.opened() as (connection, meta):
+            return audit.newest(connection, meta)[1].hex()
 
     def log(self) -> Entries:
         """The audit log, oldest entry first, without keys."""
-        with self._database.opened() as (connection, _):
-            return list(audit.read_entries(connection))
+        with self._database.opened() as (connection, meta):
+            return list(audit.read_entries(connection, meta))
 
     def history(self) -> Iterator[Event]:
         """All that happened to the keys, oldest first, one at a time: what is exported."""
         with self._database.opened() as (connection, meta):
-            yield from audit.read_history(connection, meta.n_bits)
+            yield from audit.read_history(connection, meta)
 
     def verify(self, noted: str | None = None) -> Verified:
         """Check every key against the audit log, and the log's chain of hashes.
@@ -342,10 +347,10 @@ class Registry:
             UserError: at the first entry or key that does not fit, which is named.
         """
         with self._database.opened() as (connection, meta):
-            return audit.verify(connection, meta, self._database.name, noted)
+            return audit.verify(connection, meta, noted)
 
 
-def check_pair(registry: Registry, model: Release) -> None:
+def check_pair(registry: Registry | Snapshot, model: Release) -> None:
     """Raise UserError if the registry was issued for another release; an empty one passes."""
     digest = registry.model_digest
     if digest not in (None, model.digest):

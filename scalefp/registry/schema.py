@@ -20,6 +20,8 @@ from sqlalchemy import (
 SCHEMA_VERSION = 2
 MAX_HOLDER = 200  # characters
 CHAIN_KEY_BYTES = 32
+CHAIN_BYTES = 32
+DIGEST_DIGITS = 64  # of a release, in hexadecimal
 BATCH = 10_000  # values in one statement; SQLite takes 32,766 and PostgreSQL 65,535
 
 SCHEMA = MetaData()
@@ -28,7 +30,7 @@ META = Table(
     SCHEMA,
     Column("schema_version", Integer, primary_key=True, autoincrement=False),
     Column("n_bits", Integer, nullable=False),
-    Column("model_digest", String(64), nullable=False),
+    Column("model_digest", String(DIGEST_DIGITS), nullable=False),
     Column("master_check", String(32)),  # of the master secret; null: keys are drawn
     Column("chain_key", LargeBinary, nullable=False),
 )
@@ -55,7 +57,7 @@ LOG = Table(
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("at", String(32), nullable=False),
     Column("action", String(16), nullable=False),
-    Column("key_id", Integer),
+    Column("key_id", Integer, index=True),  # for the entries of whoever is about to be named
     Column("chain", LargeBinary, nullable=False),
 )
 # The database itself guarantees one active key a holder, whatever a second process does.

@@ -18,6 +18,7 @@ class Named(BaseModel):
     matches: int = Field(description="bits of the key that agree with those read")
     effective_bits: float = Field(description="how many equally sure bits the reading is worth")
     margin: float = Field(description="bits of evidence more than the best key not named has")
+    revoked: str | None = Field(None, description="when the key was revoked, null if it is active")
 
 
 class Explanation(BaseModel):

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 
 from scalefp import __version__
 from scalefp.attribution.evidence import Form
+from scalefp.registry import Record
 from scalefp.registry.holders import clean_holder
-from scalefp.registry.registry import Record
 from scalefp.registry.schema import MAX_HOLDER
 from scalefp.service import answers
 from scalefp.service.desk import Desk

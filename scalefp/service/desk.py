@@ -6,17 +6,17 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from scalefp.attribution.evidence import Attribution, Form, IssuedKeys, attribute_each
+from scalefp.attribution.evidence import Attribution, Form, attribute_each
 from scalefp.attribution.odds import in_words
 from scalefp.attribution.reading import Reading
 from scalefp.errors import UserError
-from scalefp.registry.registry import Record, Records, Registry
+from scalefp.registry import Record, Registry, Snapshot
+from scalefp.registry.registry import Records
 from scalefp.release.reader import Reader
 from scalefp.service.limits import Limits, Refused, busy
 from scalefp.service.network import Network
@@ -25,28 +25,6 @@ from scalefp.service.readers import Pixels, Readers, Upload
 LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The registry at one moment: all images of a request meet the same keys."""
-
-    head: str  # digest of the newest audit entry
-    n_bits: int | None
-    model_digest: str | None
-    issued: IssuedKeys
-
-    def keys_and_holders(self) -> IssuedKeys:
-        return self.issued
-
-
-def take_snapshot(registry: Registry) -> Snapshot:
-    while True:
-        head = registry.head()
-        n_bits, model_digest = registry.n_bits, registry.model_digest
-        snapshot = Snapshot(head, n_bits, model_digest, registry.keys_and_holders())
-        if registry.head() == head:  # nobody changed it meanwhile
-            return snapshot
 
 
 class Unread(NamedTuple):
@@ -84,6 +62,7 @@ def named(found: Attribution, *, with_key: bool) -> dict[str, Any]:
         "matches": found.matches,
         "effective_bits": found.effective_bits,
         "margin": found.margin,
+        "revoked": found.revoked,
     }
 
 
@@ -182,7 +161,7 @@ class Desk:
                 ) from None
             raise
         if self._snapshot is None or self._snapshot.head != head:
-            self._snapshot = take_snapshot(self.registry)
+            self._snapshot = self.registry.snapshot()
         return self._snapshot
 
     def _judge(
@@ -198,7 +177,7 @@ class Desk:
                 "attributed": [named(one, with_key=with_keys) for one in found],
                 "fpr": fpr,
                 "form": form,
-                "issued": len(snapshot.issued.packed),
+                "issued": len(snapshot),
                 **({"read": str(source.reading.key)} if with_keys else {}),
                 "model_digest": self.model.digest,
                 "registry_head": snapshot.head,

@@ -306,6 +306,7 @@ def test_attribute_names_the_holder(
         "matches": 128,
         "effective_bits": 128,
         "margin": 128,
+        "revoked": None,
     }
     expected = {"images": [str(images[0])], "attributed": [found], "fpr": 1e-9, "issued": 1}
     expected["form"] = "hard"
