@@ -128,13 +128,15 @@ def _sync_names(folder: Path) -> None:
         sync(folder)
 
 
-def publish_folder(unfinished: Path, path: Path) -> None:
-    """Give a folder of finished files its name, once all of them are on the disk.
+def publish(unfinished: Path, path: Path) -> None:
+    """Give a folder of finished files, or one file, its name, once all of it is on the disk.
 
     Raises:
         UserError: that fails; nothing has changed then.
     """
     try:
+        if unfinished.is_file():
+            sync(unfinished)
         for folder, _, names in os.walk(unfinished):
             for name in names:
                 sync(Path(folder, name))

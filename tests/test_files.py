@@ -14,7 +14,7 @@ from scalefp.files import (
     check_regular,
     open_regular,
     printable,
-    publish_folder,
+    publish,
     text_lines,
     work_folder,
 )
@@ -183,12 +183,12 @@ def test_a_folder_of_files_gets_its_name_when_all_are_on_the_disk(tmp_path, monk
     unfinished = tmp_path / "out.partial"
     (unfinished / "a").mkdir(parents=True)
     (unfinished / "a" / "image").write_text("x")
-    publish_folder(unfinished, tmp_path / "out")
+    publish(unfinished, tmp_path / "out")
     assert synced == ["out.partial", "image", "a", tmp_path.name]
     assert contents(tmp_path / "out") == ["a"] and contents(tmp_path) == ["out"]
     unfinished.mkdir()
     with pytest.raises(UserError, match="cannot write .*out"):
-        publish_folder(unfinished, tmp_path / "out")
+        publish(unfinished, tmp_path / "out")
     assert contents(tmp_path) == ["out", "out.partial"]
 
 

@@ -3,9 +3,9 @@
 What comes out is as public as the data; the keys go into a record beside it (see marks.py).
 """
 
+import hmac
 import json
 import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,10 +23,11 @@ from scalefp.artificial.marks import record_path, refuse_marked, spread, write_r
 from scalefp.artificial.survey import check_out, png_name, survey
 from scalefp.data.dataset import for_each, report_skipped
 from scalefp.data.images import read_image, save_png, to_float, to_pil, to_tensor
-from scalefp.data.prepare import claim, write_zip
+from scalefp.data.prepare import WHOLE_ZIP, check_place, write_zip
 from scalefp.data.source import Source, resolve_source
+from scalefp.data.unfinished import Unfinished
 from scalefp.errors import UserError
-from scalefp.files import atomic_path, publish_folder
+from scalefp.files import atomic_path
 from scalefp.key import Key, hkdf_extract
 from scalefp.metrics import bit_accuracy
 
@@ -61,18 +62,22 @@ def _secret(partial: Path, seed: int | None) -> bytes:
     return file.read_bytes()
 
 
-def _publish(out: Path, partial: Path, names: Sequence[str], labels: list[tuple[str, Any]]) -> None:
-    """The finished images under the name that was asked for, at once; ``partial`` goes."""
+def _whole(out: Path, partial: Path, names: Sequence[str], labels: list[tuple[str, Any]]) -> Path:
+    """The finished images as the folder or zip that was asked for, still in ``partial``."""
     images = partial / "images"
     if out.suffix.lower() == ".zip":
         files = ((name, images / name) for name in names)
-        write_zip(out, files, {"labels": labels or None})
-    else:
-        if labels:
-            with atomic_path(images / "dataset.json") as temporary:
-                temporary.write_text(json.dumps({"labels": labels}))
-        publish_folder(images, out)
-    shutil.rmtree(partial)
+        write_zip(partial / WHOLE_ZIP, files, {"labels": labels or None})
+        return partial / WHOLE_ZIP
+    if labels:
+        with atomic_path(images / "dataset.json") as temporary:
+            temporary.write_text(json.dumps({"labels": labels}))
+    return images
+
+
+def _report(out: Path, report: dict[str, Any]) -> EmbedReport:
+    skipped = [(name, why) for name, why in report["skipped"]]
+    return EmbedReport(out=out, marks=record_path(out), **report | {"skipped": skipped})
 
 
 def _ahead(
@@ -200,21 +205,26 @@ def embed(
     path, out = resolve_source(data), Path(out)
     if out.name in ("", ".."):
         out = out.resolve()
-    partial = out.with_name(out.name + ".partial")
     if key is not None and key.n_bits != marker.config.n_bits:
         raise UserError(f"this marker embeds {marker.config.n_bits} bits, not {key.n_bits}")
     marker.check_psnr(psnr)
-    check_out(out, path, partial)
+    check_place(out, path)
     strength = marker.config.psnr if psnr is None else psnr
 
     with Source(path) as entries:
+        # A digest in place of what the keys follow from, for the folder may be forgotten.
+        secret = hmac.digest(SALT, f"{key} {seed}".encode(), "sha256").hex()
+        settings = {"source": entries.digest(), "model": marker.digest, "psnr": strength}
+        unfinished = Unfinished(out, {**settings, "keys": secret}, private=True)
+        partial = unfinished.folder
+        if (earlier := unfinished.take_up_the_end()) is not None:
+            return _report(out, earlier)
+        check_out(out, partial)
         reasons = survey(entries, marker.config.resolution, workers, progress)
         usable = [index for index, why in enumerate(reasons) if why is None]
         if not force:
             refuse_marked(marker, entries, usable)
-        settings = {"source": entries.digest(), "model": marker.digest, "psnr": strength}
-        settings |= {"key": None if key is None else str(key), "seed": seed}
-        claim(partial, settings, private=True)
+        unfinished.claim()
 
         names = {index: png_name(entries.names[index]) for index in usable}
         if key is not None:
@@ -229,27 +239,25 @@ def embed(
             reasons[index] = why
         kept = [index for index, why in enumerate(reasons) if why is None]
         if not kept:
-            shutil.rmtree(partial)
+            unfinished.discard()
         skipped = report_skipped(entries, reasons)
-        quality = work.quality(kept)
         again = spread(kept, READ_AGAIN)
-        accuracy = work.accuracy(again)
+        report = {
+            "written": len(kept),
+            "reused": len(usable) - len(missing),
+            "skipped": skipped,
+            "psnr": work.quality(kept),
+            "bit_accuracy": work.accuracy(again),
+            "read_again": len(again),
+        }
         renamed = {entries.names[index]: names[index] for index in kept}
         labels = [(renamed[name], of) for name, of in entries.label_pairs() if name in renamed]
-        earlier = entries.originals()
-        originals = {marked: earlier.get(name, name) for name, marked in renamed.items()}
+        named = entries.originals()
+        originals = {marked: named.get(name, name) for name, marked in renamed.items()}
 
     # First the keys: a set without its record could never be read.
     by_name = {names[index]: keys[index] for index in kept}
     write_record(out, marker, strength, key or by_name, originals)
-    _publish(out, partial, [names[index] for index in kept], labels)
-    return EmbedReport(
-        out=out,
-        marks=record_path(out),
-        written=len(kept),
-        reused=len(usable) - len(missing),
-        skipped=skipped,
-        psnr=quality,
-        bit_accuracy=accuracy,
-        read_again=len(again),
-    )
+    whole = _whole(out, partial, [names[index] for index in kept], labels)
+    unfinished.finish(whole, report)
+    return _report(out, report)

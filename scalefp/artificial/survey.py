@@ -7,7 +7,6 @@ from pathlib import Path
 from scalefp.artificial.marks import record_path
 from scalefp.data.dataset import for_each, report_skipped
 from scalefp.data.images import SUFFIXES
-from scalefp.data.prepare import check_place
 from scalefp.data.source import Source
 from scalefp.errors import UserError
 
@@ -29,8 +28,8 @@ def _is_fit(name: str) -> bool:
     return "" not in name.split("/")  # ".." was never read: it counts as hidden
 
 
-def check_out(out: Path, source: Path, partial: Path) -> None:
-    """Raise UserError unless the output can be written and nothing is in its place."""
+def check_out(out: Path, partial: Path) -> None:
+    """Raise UserError if anything is in the place of the output or of the record of its keys."""
     if out.suffix.lower() == ".zip":
         if out.exists():
             raise UserError(f"{out} exists already: remove it or choose another --out")
@@ -38,7 +37,6 @@ def check_out(out: Path, source: Path, partial: Path) -> None:
         raise UserError(f"{out} is a file: choose a folder, or a name that ends in .zip")
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"folder {out} holds other files: choose an empty or a new one as --out")
-    check_place(out, source)
     marks = record_path(out)
     if marks.exists() and not partial.exists():
         raise UserError(

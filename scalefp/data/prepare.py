@@ -4,7 +4,6 @@
 """
 
 import json
-import shutil
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from PIL import Image
 from scalefp.data.dataset import check_resolution, for_each, report_skipped
 from scalefp.data.images import fit, save_png
 from scalefp.data.source import Source, resolve_source
+from scalefp.data.unfinished import Unfinished
 from scalefp.errors import UserError
-from scalefp.files import atomic_path, work_folder
+from scalefp.files import atomic_path
 
+WHOLE_ZIP = "dataset.zip"  # in the folder of unfinished work
 CELEBA_SIZE = (178, 218)  # width, height of the aligned images
 
 
@@ -46,28 +47,6 @@ def check_place(out: Path, source: Path) -> None:
         raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
     if out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{out} lies inside the data {source}: choose another --out")
-
-
-def claim(partial: Path, settings: dict[str, object], *, private: bool = False) -> None:
-    """Make the folder of unfinished work, or take up that of an earlier run with these settings.
-
-    Only its owner may look into a ``private`` one.
-    """
-    record = partial / "settings.json"
-    work_folder(partial, private=private)
-    try:
-        earlier = json.loads(record.read_bytes()) if record.exists() else None
-        foreign = earlier is None and any(not p.name.startswith(".") for p in partial.iterdir())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write in {partial} ({error}): choose another --out") from error
-    if foreign or earlier not in (None, settings):
-        raise UserError(
-            f"{partial} holds unfinished work of another source or other settings: "
-            "remove it to start anew, or repeat those settings to finish it"
-        )
-    # Also shows, before any work, that we may write.
-    with atomic_path(record, secret=private) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1))
 
 
 def write_zip(out: Path, files: Iterable[tuple[str, Path]], about: dict[str, Any]) -> None:
@@ -110,14 +89,18 @@ def prepare(
     if crop not in ("center", "celeba"):
         raise UserError(f"crop {crop!r} is not known: choose center or celeba")
     path, out = resolve_source(source), Path(out_zip)
-    partial = out.with_name(out.name + ".partial")
-    if out.exists():
-        raise UserError(f"{out} exists already: remove it or choose another --out")
     check_place(out, path)
 
     with Source(path) as entries:
+        settings = {"source": entries.digest(), "resolution": resolution, "crop": crop}
+        unfinished = Unfinished(out, settings)
+        partial = unfinished.folder
+        if (earlier := unfinished.take_up_the_end()) is not None:
+            return _report(out, earlier)
+        if out.exists():
+            raise UserError(f"{out} exists already: remove it or choose another --out")
         labels = entries.labels()
-        claim(partial, {"source": entries.digest(), "resolution": resolution, "crop": crop})
+        unfinished.claim()
         count = len(entries.names)
         reused = sum(_finished(partial, index).exists() for index in range(count))
 
@@ -135,18 +118,25 @@ def prepare(
 
         reasons = for_each(convert, count, workers, progress, "preparing images")
         if all(why is not None for why in reasons):
-            shutil.rmtree(partial)
+            unfinished.discard()
         skipped = report_skipped(entries, reasons)
         kept = [index for index, why in enumerate(reasons) if why is None]
         names = [entries.names[index] for index in kept]
         kept_labels = [labels[name] for name in names if name in labels]
-        earlier = entries.originals()
+        named = entries.originals()
 
     members = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(kept))]
     files = [(member, _finished(partial, i)) for member, i in zip(members, kept, strict=True)]
     # Labels of all images, or none.
     pairs = list(zip(members, kept_labels, strict=True)) if len(kept_labels) == len(kept) else None
-    originals = {m: earlier.get(name, name) for m, name in zip(members, names, strict=True)}
-    write_zip(out, files, {"labels": pairs, "originals": originals})
-    shutil.rmtree(partial)
-    return PrepareReport(out=out, written=len(kept), reused=reused, skipped=skipped)
+    originals = {m: named.get(name, name) for m, name in zip(members, names, strict=True)}
+    whole = partial / WHOLE_ZIP
+    write_zip(whole, files, {"labels": pairs, "originals": originals})
+    report = {"written": len(kept), "reused": reused, "skipped": skipped}
+    unfinished.finish(whole, report)
+    return _report(out, report)
+
+
+def _report(out: Path, report: dict[str, Any]) -> PrepareReport:
+    skipped = [(name, why) for name, why in report["skipped"]]
+    return PrepareReport(out=out, **report | {"skipped": skipped})

@@ -1,5 +1,6 @@
 """Marking a data set: names, labels, keys, interruption, and what the report says."""
 
+import itertools
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 import scalefp.artificial.embed
+from kills import killed_at
 from scalefp.artificial.embed import embed
 from scalefp.data.images import read_image, save_png, to_float, to_tensor
 from scalefp.data.source import Source
@@ -222,18 +224,29 @@ def test_interrupted_work_is_taken_up(pen, photos, tmp_path, monkeypatch, key, o
     assert_alike(marked, pen.mark(before, torch.from_numpy(np.stack(keys))))
 
 
-def test_interrupted_between_record_and_set(pen, photos, tmp_path, monkeypatch):
-    out = tmp_path / "marked"
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(scalefp.artificial.embed, "_publish", stop)
-        run(pen, photos, out, None)
-    keys = record(out)["keys"]
-    assert run(pen, photos, out, None).reused == 12
-    assert record(out)["keys"] == keys
+@pytest.mark.parametrize("key", [KEY, None], ids=["one key", "a key for each"])
+@pytest.mark.parametrize("name", ["marked", "marked.zip"])
+def test_killed_at_any_rename_the_repeat_finishes(pen, photos, tmp_path, key, name):
+    for i in range(2, 10):
+        os.remove(photos / f"{i}.png")
+    shutil.rmtree(photos / "b")
+    out = tmp_path / name
+    for number in itertools.count(1):
+        if not killed_at(number, lambda: run(pen, photos, out, key), "replace"):
+            break
+        partial = Path(f"{out}.partial")
+        for file in partial.glob("*.json") if partial.exists() else ():
+            assert str(KEY) not in file.read_text()
+        written = record(out) if Path(f"{out}.marks.json").exists() else None
+        report = run(pen, photos, out, key)
+        assert (report.written, report.skipped) == (2, [])
+        assert report.bit_accuracy > 0.9
+        assert pixels(out)[0] == ["0.png", "1.png"]
+        assert written in (None, record(out))  # keys that were drawn are never drawn again
+        assert sorted(p.name for p in tmp_path.iterdir()) == [name, f"{name}.marks.json", "photos"]
+        shutil.rmtree(out) if out.is_dir() else out.unlink()
+        Path(f"{out}.marks.json").unlink()
+    assert number > 5
 
 
 def test_a_disk_that_fails_leaves_no_set(pen, photos, tmp_path, monkeypatch):
