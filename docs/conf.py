@@ -27,6 +27,7 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autoclass_content = "both"
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 
 
 def cell_as_markdown(cell: dict[str, Any]) -> str:
@@ -52,11 +53,16 @@ def notebook_as_markdown(app: Any, name: str, source: list[str]) -> None:
         source[0] = "\n\n".join(map(cell_as_markdown, cells))
 
 
-def keep_bars(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+# What Python itself writes into the docstrings of a named tuple.
+AUTOMATIC = ("Alias for field number", "Create new instance of")
+
+
+def tidy(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Absolute values in docstrings, |x|, are no substitutions of reStructuredText."""
+    lines[:] = [line for line in lines if not line.startswith(AUTOMATIC)]
     lines[:] = [re.sub(r"(``.*?``)|\|", lambda found: found[1] or r"\|", line) for line in lines]
 
 
 def setup(app: Any) -> None:
-    app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", tidy)
     app.connect("source-read", notebook_as_markdown)
