@@ -27,6 +27,7 @@ NOT_RUN = {
     "OMP_NUM_THREADS=1 .venv/bin/python -m pytest": "is this very run",
     "torchrun": "trains for hours",
     "curl": "needs a running service",
+    "for f in crawl/*; do curl": "needs a running service",
     "scalefp serve": "runs until it is stopped",
     "scalefp train": "takes minutes",
     "scalefp artificial train": "takes an hour",
