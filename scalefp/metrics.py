@@ -43,7 +43,8 @@ def bit_accuracy(logits: ArrayLike, bits: ArrayLike) -> FloatArray:
         raise UserError("logits must be a finite array [images, bits].")
     if true.shape not in (read.shape, read.shape[1:]) or not np.isin(true, (0, 1)).all():
         raise UserError(f"bits must be 0 or 1 and of shape {read.shape[1:]} or {read.shape}.")
-    return ((read > 0) == (true == 1)).mean(axis=1, dtype=np.float64)
+    share: FloatArray = ((read > 0) == (true == 1)).mean(axis=1, dtype=np.float64)
+    return share
 
 
 def psnr(a: Tensor, b: Tensor) -> FloatArray:

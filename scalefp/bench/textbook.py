@@ -82,7 +82,7 @@ class Generator(nn.Module):
         embedding = self.embedding(bits)
         x = activated(self.input(normalize_2nd_moment(z))).unflatten(1, (-1, 4, 4))
         x = activated(self.first(x, embedding))
-        rgb = self.to_rgb[0](x, embedding, demodulate=False)
+        rgb: Tensor = self.to_rgb[0](x, embedding, demodulate=False)
         for up, conv, to_rgb in zip(self.ups, self.convs, self.to_rgb[1:], strict=True):
             x = activated(up(x, embedding))
             x = activated(conv(x, embedding))
@@ -132,4 +132,5 @@ class Discriminator(nn.Module):
         if self.deviation:
             x = minibatch_deviation(x)
         x = activated(self.conv(x)).flatten(1)
-        return self.output(activated(self.dense(x)))
+        logits: Tensor = self.output(activated(self.dense(x)))
+        return logits

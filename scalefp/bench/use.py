@@ -29,7 +29,8 @@ def convolutions(network: nn.Module, batch: Tensor) -> float:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(batch)
     counts = counter.get_flop_counts()["Global"]
-    return sum(n for name, n in counts.items() if "conv" in str(name)) / len(batch)
+    convolutions: int = sum(n for name, n in counts.items() if "conv" in str(name))
+    return convolutions / len(batch)
 
 
 def onnx_session(

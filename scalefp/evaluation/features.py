@@ -81,7 +81,8 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        changed: Tensor = self.conv(x)
+        return x + changed if self.residual else changed
 
 
 class MobileNetV2Features(nn.Module):
@@ -115,7 +116,8 @@ class MobileNetV2Features(nn.Module):
         size = (INPUT_SIZE, INPUT_SIZE)
         x = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         x = ((x + 1) / 2 - self.mean) / self.std
-        return self.features(x.contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3))
+        maps: Tensor = self.features(x.contiguous(memory_format=torch.channels_last))
+        return maps.mean(dim=(2, 3))
 
 
 def bundled_weights() -> Path | None:

@@ -8,7 +8,7 @@ Shape legend: b images, H x W pixels (square in training).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ def pass_gradients(images: Tensor, changed: Tensor) -> Tensor:
 
     Bengio et al. 2013, arXiv 1308.3432.
     """
-    return cast(Tensor, _PassGradients.apply(images, changed))
+    passed: Tensor = _PassGradients.apply(images, changed)  # type: ignore[no-untyped-call]
+    return passed
 
 
 def straight_through(operation: Operation) -> TrainingForm:

@@ -51,7 +51,7 @@ def gaussian_matrices(sigmas: Tensor, side: int) -> Tensor:
     weights = torch.where(exponents > -16, torch.exp(exponents.clamp_min(-16)), 0.0)
     weights = weights / weights.sum(2, keepdim=True)
     before, inside, after = weights.split([reach, side, reach], dim=2)
-    inside = inside.clone()
+    inside = torch.clone(inside)
     inside[:, :, 0] += before.sum(2)
     inside[:, :, -1] += after.sum(2)
     return inside
