@@ -1,14 +1,16 @@
-"""Schema of ``conf/``: every option with its type, default and meaning. Nothing here knows Hydra.
+"""Schema of ``conf/``: every option with its type, default, range and meaning. No Hydra here.
 
 The YAML files say only what differs from these defaults. ``check`` functions raise
-:class:`UserError` for combinations that cannot work, before anything is built.
+:class:`UserError` for values and combinations that cannot work, before anything is built. An option
+that may be left out is ``None`` then, ``null`` in YAML and on the command line.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from scalefp.errors import UserError
 
@@ -17,18 +19,35 @@ WIDEST = 8192  # channels of a layer, or numbers of a latent or an embedding
 DEEPEST = 32  # layers of the key MLP
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+MAX_SEED = 2**63 - 1  # what torch's and numpy's generators take
+MAX_IMAGES = 10**12  # of any length in images
+MAX_WEIGHT = 1e6  # of any loss term
 
 
-def check_least(name: str, value: float, least: float) -> None:
-    """Raise :class:`UserError` naming an option that is too small."""
-    if value < least:
-        raise UserError(f"{name} must be at least {least}, not {value}.")
+def within(default: Any, low: float, high: float) -> Any:
+    """A numeric option and the range that :func:`check_options` holds it to, ends included."""
+    return field(default=default, metadata={"range": (low, high)})
 
 
-def check_between(name: str, value: float, low: float, high: float) -> None:
-    """Raise :class:`UserError` naming an option that lies outside a range."""
+def one_of(default: Any, *allowed: Any) -> Any:
+    """An option and all values that it can have."""
+    return field(default=default, metadata={"allowed": allowed})
+
+
+def images(default: int, *, least: int = 0) -> Any:
+    """A length that counts images."""
+    return within(default, least, MAX_IMAGES)
+
+
+def weight(default: float) -> Any:
+    """Weight of a loss term."""
+    return within(default, 0, MAX_WEIGHT)
+
+
+def check_between(name: str, value: float, low: float, high: float, *, hint: str = "") -> None:
+    """Raise :class:`UserError` naming an option that lies outside a range, or is not a number."""
     if not low <= value <= high:
-        raise UserError(f"{name} must lie between {low} and {high}, not {value}.")
+        raise UserError(f"{name} must lie between {low} and {high}{hint}, not {value}.")
 
 
 def check_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -37,46 +56,72 @@ def check_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
         raise UserError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}.")
 
 
+def _is_a(value: object, kind: Any) -> bool:
+    """Whether a value has the type that an option is declared with; a float may be whole."""
+    if isinstance(kind, UnionType):
+        return any(_is_a(value, each) for each in get_args(kind))
+    kind = get_origin(kind) or kind
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def check_options(config: Any, prefix: str = "") -> None:
+    """Raise :class:`UserError` naming the first option of another type or outside its range.
+
+    Args:
+        config: a dataclass of options, or of groups of them.
+        prefix: of their dotted names.
+    """
+    kinds = get_type_hints(type(config))
+    for option in fields(config):
+        name, value, kind = prefix + option.name, getattr(config, option.name), kinds[option.name]
+        if is_dataclass(value):
+            check_options(value, f"{name}.")
+            continue
+        if not _is_a(value, kind):
+            called = getattr(kind, "__name__", str(kind))
+            raise UserError(f"{name} must be of type {called}, not {value!r}.")
+        if value is None:
+            continue
+        if "range" in option.metadata:
+            hint = " or be null" if isinstance(kind, UnionType) else ""
+            check_between(name, value, *option.metadata["range"], hint=hint)
+        if "allowed" in option.metadata:
+            check_one_of(name, value, option.metadata["allowed"])
+
+
 @dataclass
 class ModelConfig:
     """Sizes of generator, discriminator and decoder. Stored in every release."""
 
-    resolution: int = 64  # image height and width: 16, 32, 64, 128 or 256
-    n_bits: int = 128  # key length, 8..512
-    latent_dim: int = 64  # width of the latent z
-    channel_base: int = 1024  # feature channels = channel_base / resolution, at most channel_max
-    channel_max: int = 128
-    embedding_width: int = 256  # width of the key embedding
-    key_gain: float = 0.1  # initial strength of the modulation (1 = published)
+    resolution: int = one_of(64, *RESOLUTIONS)  # image height and width
+    n_bits: int = within(128, 8, 512)  # key length
+    latent_dim: int = within(64, 1, WIDEST)  # width of the latent z
+    # Feature channels = channel_base / resolution, at most channel_max.
+    channel_base: int = within(1024, 1, 2**20)
+    channel_max: int = within(128, 1, WIDEST)
+    embedding_width: int = within(256, 1, WIDEST)  # width of the key embedding
+    key_gain: float = within(0.1, 0, 1000)  # initial strength of the modulation (1 = published)
     key_maps: bool = True  # a learned map for each channel, added in proportion to the key
-    mapping_layers: int = 0  # key MLP depth; 0 = one linear map, 8 = published
-    mapping_lr_multiplier: float = 1.0  # learning rate of the key MLP, relative (0.01 = published)
-    decoder_resolution: int = 32  # larger images are low-passed to this before decoding
-    decoder_base: int = 2048  # the decoder's channel_base
-    decoder_max: int = 256  # the decoder's channel_max
+    mapping_layers: int = within(0, 0, DEEPEST)  # key MLP depth; 0 = one linear map, 8 = published
+    # Learning rate of the key MLP, relative (0.01 = published).
+    mapping_lr_multiplier: float = within(1.0, 1e-9, 1000)
+    decoder_resolution: int = one_of(32, *RESOLUTIONS)  # larger images are low-passed to this
+    decoder_base: int = within(2048, 1, 2**20)  # the decoder's channel_base
+    decoder_max: int = within(256, 1, WIDEST)  # the decoder's channel_max
     decoder_carriers: bool = True  # read one learned carrier per bit beside the trunk
     decoder_localizer: bool = False  # estimate how an image was cropped or turned, and undo it
 
     def check(self) -> None:
         """Raise :class:`UserError` unless the sizes can be built."""
-        check_one_of("model.resolution", self.resolution, RESOLUTIONS)
-        check_between("model.n_bits", self.n_bits, 8, 512)
-        check_one_of("model.decoder_resolution", self.decoder_resolution, RESOLUTIONS)
-        for name in ("latent_dim", "channel_max", "embedding_width", "decoder_max"):
-            check_between(f"model.{name}", getattr(self, name), 1, WIDEST)
+        check_options(self, "model.")
         for name in ("channel_base", "decoder_base"):
             if getattr(self, name) < self.resolution:
                 raise UserError(
                     f"model.{name} must be at least the resolution ({self.resolution}), "
                     f"not {getattr(self, name)}."
                 )
-        check_between("model.key_gain", self.key_gain, 0, 1000)
-        check_between("model.mapping_layers", self.mapping_layers, 0, DEEPEST)
-        if not 0 < self.mapping_lr_multiplier <= 1000:
-            raise UserError(
-                f"model.mapping_lr_multiplier must be above 0 and at most 1000, "
-                f"not {self.mapping_lr_multiplier}."
-            )
 
 
 @dataclass
@@ -85,23 +130,22 @@ class DataConfig:
 
     source: str = "emoji64"  # bundled name, folder or zip
     flip: bool = False  # mirror each image with probability 1/2
-    workers: int = 1  # threads that decode the images at start
+    workers: int = within(1, 0, 256)  # threads that decode the images at start
 
 
 @dataclass
 class LossConfig:
     """Weights of the named loss terms; a weight of 0 leaves the term out."""
 
-    adversarial: float = 1.0  # non-saturating logistic
-    latent: float = 1.0  # recovered latent, MSE
-    bits: float = 30.0  # key bits, BCE
-    consistency: float = 30.0  # same latent under two keys, pixel MSE; see schedule.hide_psnr
-    geometry: float = 1.0  # where a cropped or turned image came from, distance in half images
-    elsewhere: float = 5.0  # key bits read at wrong frames, BCE: to be unsure there
-    path_length: float = 0.0  # smoothness of image over key embedding (2 in StyleGAN2)
-    path_length_interval: int = 8  # steps between path-length updates
-    r1: float = 1.0  # gradient penalty on real images (gamma)
-    r1_interval: int = 16  # steps between R1 updates
+    adversarial: float = weight(1.0)  # non-saturating logistic
+    latent: float = weight(1.0)  # recovered latent, MSE
+    bits: float = weight(30.0)  # key bits, BCE
+    consistency: float = weight(30.0)  # one latent, two keys: pixel MSE; see schedule.hide_psnr
+    geometry: float = weight(1.0)  # where a moved image came from, distance in half images
+    path_length: float = weight(0.0)  # smoothness of image over key embedding (2 in StyleGAN2)
+    path_length_interval: int = within(8, 1, 10**9)  # steps between path-length updates
+    r1: float = weight(1.0)  # gradient penalty on real images (gamma)
+    r1_interval: int = within(16, 1, 10**9)  # steps between R1 updates
 
 
 @dataclass
@@ -112,33 +156,31 @@ class ScheduleConfig:
     `reading_psnr`; then that allowance shrinks to `hide_psnr`. The consistency weight follows.
     """
 
-    total_images: int = 200_000
-    curriculum_bits: int = 0  # key bits switched on at a time; 0 = all from the start
-    curriculum_accuracy: float = 0.93  # running bit accuracy that counts as readable
-    reading_psnr: float = 22.0  # dB between two keys' images of one latent, until all is readable
-    hide_psnr: float = 29.0  # dB in the end; 0 = the consistency weight stays as it is in `loss`
-    ramp_images: int = 100_000  # from reading_psnr to hide_psnr
-    # Share of the moved images that are read at the localizer's estimate instead of near the truth.
-    guessed: float = 0.5
-    # Share of the ramp after which the decoder also learns where not to read (loss.elsewhere).
-    elsewhere_from: float = 0.5
-    decay_images: int = 50_000  # the learning rate falls to 0 over the last images
+    total_images: int = images(200_000, least=1)
+    # Key bits switched on at a time; None = all from the start.
+    curriculum_bits: int | None = within(None, 1, 512)
+    curriculum_accuracy: float = within(0.93, 0, 1)  # running accuracy that counts as readable
+    reading_psnr: float = within(22.0, 1, 100)  # dB between two keys' images, until all is readable
+    # dB between them in the end; None = the consistency weight stays as it is in `loss`.
+    hide_psnr: float | None = within(29.0, 1, 100)
+    ramp_images: int = images(100_000)  # from reading_psnr to hide_psnr
+    decay_images: int = images(50_000)  # the learning rate falls to 0 over the last images
 
 
 @dataclass
 class OptimizerConfig:
     """Adam for all networks."""
 
-    batch: int = 32  # images per step over all processes; half as many latents, two keys each
-    learning_rate: float = 0.002
-    beta1: float = 0.5
-    beta2: float = 0.99
-    ema_images: float = 10_000  # half-life of the averaged weights that are released
+    # Images per step over all processes; half as many latents, two keys each.
+    batch: int = within(32, 2, 2**16)
+    learning_rate: float = within(0.002, 1e-9, 1)
+    beta1: float = within(0.5, 0, 0.999999)
+    beta2: float = within(0.99, 0, 0.999999)
+    # Half-life of the averaged weights that are released.
+    ema_images: float = within(10_000, 1e-3, MAX_IMAGES)
 
     def check(self, total_images: int) -> None:
         """Raise :class:`UserError` unless so many images can be trained on."""
-        if self.ema_images <= 0:
-            raise UserError(f"optimizer.ema_images must be above 0, not {self.ema_images}.")
         if total_images < self.batch:
             raise UserError(
                 f"schedule.total_images ({total_images}) is less than one batch ({self.batch})."
@@ -149,20 +191,14 @@ class OptimizerConfig:
 class ComputeConfig:
     """How and where it runs; none of these changes what is learned (but for rounding)."""
 
-    device: str = "auto"  # auto, cpu or cuda
-    precision: str = "auto"  # auto (bf16 where the hardware gains from it), fp32 or bf16
-    threads: int = 1  # CPU threads for each process
-    log_steps: int = 20  # steps between lines of log.jsonl
-    grid_images: int = 32_000  # images between picture grids
-    checkpoint_minutes: float = 5.0
+    device: str = one_of("auto", *DEVICES)
+    # auto: bf16 where that was measured to be faster; a resumed training keeps what it began with.
+    precision: str = one_of("auto", *PRECISIONS)
+    threads: int = within(1, 1, 1024)  # CPU threads for each process
+    log_steps: int = within(20, 1, 10**9)  # steps between lines of log.jsonl
+    grid_images: int = images(32_000, least=1)  # images between picture grids
+    checkpoint_minutes: float = within(5.0, 0, 10**6)
     tensorboard: bool = True
-
-    def check(self) -> None:
-        """Raise :class:`UserError` for values that do not exist."""
-        for name in ("log_steps", "grid_images", "threads"):
-            check_least(f"run.{name}", getattr(self, name), 1)
-        check_one_of("run.precision", self.precision, PRECISIONS)
-        check_one_of("run.device", self.device, DEVICES)
 
 
 @dataclass
@@ -171,15 +207,11 @@ class RunConfig(ComputeConfig):
 
     # Parts of a process's batch that are computed one after another: as many times less memory for
     # activations, one pass of the generator more.
-    accumulate: int = 1
-    # Blocks of this resolution and up are computed again in the backward pass instead of kept.
-    recompute_from: int = 0  # 0 = none
+    accumulate: int = within(1, 1, 1024)
+    # Blocks of this resolution and up are computed again in the backward pass instead of kept;
+    # None = all are kept.
+    recompute_from: int | None = within(None, 4, 256)
     compile: bool = False  # torch.compile for generator and decoder; meant for GPUs
-
-    def check(self) -> None:
-        super().check()
-        check_least("run.accumulate", self.accumulate, 1)
-        check_least("run.recompute_from", self.recompute_from, 0)
 
 
 @dataclass
@@ -187,8 +219,8 @@ class TrainConfig:
     """Everything ``scalefp train`` knows."""
 
     name: str = "default"  # names the run folder, runs/NAME
-    start_from: str = ""  # state.pt of another run, of the same model, to go on from
-    seed: int = 0
+    start_from: str | None = None  # state.pt of another run, of the same model, to go on from
+    seed: int = within(0, 0, MAX_SEED)
     # False: the same networks trained without keys, each latent of its own, as a baseline that
     # tells what the fingerprint costs.
     fingerprint: bool = True
@@ -203,12 +235,9 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def check(self, world_size: int = 1) -> None:
-        """Raise :class:`UserError` for options that cannot work together."""
+        """Raise :class:`UserError` for options that cannot work, alone or together."""
+        check_options(self)
         self.model.check()
-        self.run.check()
-        check_least("loss.r1_interval", self.loss.r1_interval, 1)
-        check_least("loss.path_length_interval", self.loss.path_length_interval, 1)
-        check_least("seed", self.seed, 0)
         batch, share = self.optimizer.batch, 2 * world_size
         if batch < share or batch % share:
             raise UserError(
@@ -222,15 +251,15 @@ class TrainConfig:
                 f"{unit} (16 images for each part on each of {world_size} processes), not {batch}."
             )
         self.optimizer.check(self.schedule.total_images)
-        if not 0 <= self.schedule.curriculum_bits <= self.model.n_bits:
+        if (self.schedule.curriculum_bits or 0) > self.model.n_bits:
             raise UserError(
-                f"schedule.curriculum_bits must lie between 0 and model.n_bits "
+                f"schedule.curriculum_bits must be at most model.n_bits "
                 f"({self.model.n_bits}), not {self.schedule.curriculum_bits}."
             )
-        if self.schedule.hide_psnr and self.loss.consistency <= 0:
+        if self.schedule.hide_psnr is not None and self.loss.consistency <= 0:
             raise UserError(
                 "schedule.hide_psnr moves the consistency weight, so loss.consistency must be "
-                "above 0; set schedule.hide_psnr=0 to train without it."
+                "above 0; set schedule.hide_psnr=null to train without it."
             )
 
 

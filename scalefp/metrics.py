@@ -7,6 +7,7 @@ the same one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,14 @@ def bit_accuracy(logits: ArrayLike, bits: ArrayLike) -> FloatArray:
         raise UserError(f"bits must be 0 or 1 and of shape {read.shape[1:]} or {read.shape}.")
     share: FloatArray = ((read > 0) == (true == 1)).mean(axis=1, dtype=np.float64)
     return share
+
+
+def psnr_of(error: float) -> float:
+    """Peak signal-to-noise ratio in dB of a pixel MSE between images in [-1, 1] (peak 2).
+
+    At most 106 dB, so that equal images have one, too.
+    """
+    return 10 * math.log10(4 / max(error, 1e-10))
 
 
 def psnr(a: Tensor, b: Tensor) -> FloatArray:

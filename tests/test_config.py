@@ -1,5 +1,6 @@
 """The Hydra tree composes to checked dataclasses; mistakes fail before anything is built."""
 
+import math
 from dataclasses import asdict
 
 import hydra
@@ -67,8 +68,8 @@ def test_the_published_experiment_has_the_published_weights_and_mapping():
     assert loss.path_length > 0 and loss.r1 > 0
     assert (config.model.mapping_layers, config.model.key_gain) == (8, 1)
     # No curriculum, no moving weight: the published loss from the first step on.
-    assert config.schedule.curriculum_bits in (0, config.model.n_bits)
-    assert config.schedule.hide_psnr == 0
+    assert config.schedule.curriculum_bits in (None, config.model.n_bits)
+    assert config.schedule.hide_psnr is None
 
 
 def test_overrides_reach_the_dataclasses_with_their_types():
@@ -118,7 +119,8 @@ BAD = {
     "optimizer.batch": (0, 1, 3, -2),
     "optimizer.ema_images": (0.0, -1.0),
     "schedule.total_images": (31, 0),  # less than one batch
-    "schedule.curriculum_bits": (-1, 129),
+    "schedule.curriculum_bits": (-1, 0, 129),
+    "schedule.hide_psnr": (0.0, -3.0, math.nan),
     "loss.r1_interval": (0, -1),
     "loss.path_length_interval": (0,),
     "run.precision": ("fp16", ""),
@@ -127,7 +129,7 @@ BAD = {
     "run.grid_images": (0,),
     "run.threads": (0,),
     "run.accumulate": (0, 3),
-    "run.recompute_from": (-1,),
+    "run.recompute_from": (-1, 0),
     "seed": (-1,),
 }
 
@@ -154,7 +156,7 @@ GOOD = {
     "model.mapping_layers": (0, 8),
     "optimizer.batch": (2, 32),
     "schedule.total_images": (32,),
-    "schedule.curriculum_bits": (0, 1, 128),
+    "schedule.curriculum_bits": (None, 1, 128),
     "schedule.decay_images": (0,),
     "schedule.ramp_images": (0,),
     "run.precision": ("auto", "fp32", "bf16"),
@@ -188,7 +190,7 @@ def test_a_weight_that_moves_must_not_be_zero():
     config.schedule.hide_psnr = 29.0
     with pytest.raises(UserError, match=r"loss\.consistency"):
         config.check()
-    config.schedule.hide_psnr = 0.0
+    config.schedule.hide_psnr = None
     config.check()
 
 

@@ -25,12 +25,20 @@ from scalefp.metrics import (
     kid,
     precision_recall,
     psnr,
+    psnr_of,
     ssim,
 )
 
 
 def gaussian_set(n: int, d: int, seed: int, shift: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d)) + shift
+
+
+@pytest.mark.parametrize("decibel", [0.0, 20.0, 29.0, 60.0])
+def test_psnr_of_an_error_between_images_with_peak_to_peak_2(decibel):
+    assert psnr_of(4 / 10 ** (decibel / 10)) == pytest.approx(decibel)
+    assert psnr_of(4.0) == 0  # black against white
+    assert psnr_of(0.0) > 90  # equal images are not infinitely near
 
 
 def random_images(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -37,7 +37,7 @@ from scalefp.data.images import to_float, to_pil, to_tensor
 from scalefp.data.source import Source, resolve_source
 from scalefp.loading import load_marker, load_model
 from scalefp.metrics import psnr
-from scalefp.training.loop import train
+from scalefp.training import train
 from verdicts import (
     SUMMARY_HEAD,
     Group,

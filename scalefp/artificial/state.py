@@ -2,19 +2,16 @@
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import torch
 
 from scalefp.artificial.config import MarkTrainConfig
 from scalefp.artificial.encoder import Encoder
-from scalefp.artificial.marker import save_marker
 from scalefp.artificial.start import start_fitted
-from scalefp.config import flat_options
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float
 from scalefp.networks.decoder import Decoder
-from scalefp.training.state import adam, restore_training, save_training
+from scalefp.training.state import adam
 
 FITTED_IMAGES = 512  # to which a fitted start is fitted
 
@@ -24,17 +21,17 @@ class MarkProgress:
     """Where a training stands; saved with the networks."""
 
     images: int = 0
-    readable_at: int = -1  # images seen when a batch was read; -1 before
+    readable_at: int | None = None  # images seen when a batch was read
 
     def ramp(self, config: MarkTrainConfig) -> float:
         """How far the second phase is, 0..1."""
-        if self.readable_at < 0:
+        if self.readable_at is None:
             return 0.0
         begins = self.readable_at + config.schedule.wait_images
         ramp = (self.images - begins) / max(1, config.schedule.ramp_images)
         return min(1.0, max(0.0, ramp))
 
-    def psnr(self, config: MarkTrainConfig) -> float:
+    def strength(self, config: MarkTrainConfig) -> float:
         """Strength of the mark now, in dB."""
         start = config.schedule.start_psnr
         return start + self.ramp(config) * (config.model.psnr - start)
@@ -53,7 +50,7 @@ class MarkProgress:
 
     def advance(self, accuracy: float, config: MarkTrainConfig) -> None:
         """Account for a step's bit accuracy."""
-        if self.readable_at < 0 and accuracy > config.schedule.readable:
+        if self.readable_at is None and accuracy > config.schedule.readable:
             self.readable_at = self.images
 
 
@@ -87,25 +84,3 @@ class MarkState:
             average_decoder=copy.deepcopy(decoder).requires_grad_(False),
             optimizer=adam(config.optimizer, encoder, decoder),
         )
-
-    def save(self, run_dir: Path, config: MarkTrainConfig) -> None:
-        """Write ``state.pt`` and the marker that the averaged networks make at this point."""
-        options = flat_options(config)
-        save_training(run_dir / "state.pt", self, options)
-        save_marker(
-            run_dir / "release.safetensors",
-            config.model,
-            self.average_encoder,
-            self.average_decoder,
-            training={"images": self.progress.images, "options": options},
-        )
-
-    def restore(self, run_dir: Path, config: MarkTrainConfig) -> None:
-        """Go on from ``state.pt`` if there is one.
-
-        Raises:
-            UserError: it is damaged, or belongs to a training with other options.
-        """
-        path = run_dir / "state.pt"
-        if path.exists():
-            restore_training(path, self, flat_options(config))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
@@ -19,6 +20,7 @@ from scalefp.evaluation.options import EvaluateOptions, results_folder
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.run import evaluate
 from scalefp.loading import load_model
+from scalefp.training.distributed import is_main
 
 for name, schema in (
     ("train_schema", TrainConfig),
@@ -34,25 +36,28 @@ def job_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def trained(figures: dict[str, float]) -> float:
-    """Print the path of the release; the bit accuracy, for sweepers."""
-    if int(os.environ.get("RANK", "0")) == 0:
+def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig) -> float:
+    """Train and print the path of the release; the bit accuracy, for sweepers."""
+    config: Any = OmegaConf.to_object(options)
+    torch.set_num_threads(config.run.threads)
+    figures = train(config, job_folder())
+    if is_main():
         print(job_folder() / "release.safetensors", flush=True)
     return figures.get("bit_accuracy", math.nan)
 
 
 def train_job(options: DictConfig) -> float:
     """Train a generator and its decoder."""
-    from scalefp.training.loop import train
+    from scalefp.training import train
 
-    return trained(train(OmegaConf.to_object(options), job_folder()))  # type: ignore[arg-type]
+    return trained(train, options)
 
 
 def marker_job(options: DictConfig) -> float:
     """Train a marker."""
     from scalefp.artificial.train import train
 
-    return trained(train(OmegaConf.to_object(options), job_folder()))  # type: ignore[arg-type]
+    return trained(train, options)
 
 
 def evaluate_job(options: DictConfig) -> float:

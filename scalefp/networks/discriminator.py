@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scalefp.config import ModelConfig
 from scalefp.networks.generator import block_resolutions, channels_at
-from scalefp.networks.layers import Conv2d, Linear, downsample, recomputed
+from scalefp.networks.layers import Conv2d, Linear, downsample, is_recomputed, recomputed
 
 
 class ResidualBlock(nn.Module):
@@ -43,7 +43,7 @@ class Discriminator(nn.Module):
 
     A batch of ``sets`` equal parts gives what the parts would give by themselves. With
     ``recompute_from``, blocks of images of this resolution and up keep no activations for the
-    backward pass, which computes them again; 0 = none.
+    backward pass, which computes them again; None = all keep them.
 
     The first halving is a pixel-unshuffle: 2x2 pixels become channels, nothing is lost and the
     costliest resolution is skipped.
@@ -59,12 +59,12 @@ class Discriminator(nn.Module):
         self.conv = Conv2d(widths[-1] + 1, widths[-1], 3)
         self.dense = Linear(widths[-1] * 16, widths[-1], active=True)
         self.output = Linear(widths[-1], 1)
-        self.recompute_from = 0
+        self.recompute_from: int | None = None
 
     def forward(self, images: Tensor, sets: int = 1) -> Tensor:
         x = F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         for block in self.blocks:
-            x = recomputed(block, 0 < self.recompute_from <= 2 * x.shape[-1], x)
+            x = recomputed(block, is_recomputed(2 * x.shape[-1], self.recompute_from), x)
         x = self.conv(torch.cat([minibatch_deviation(part) for part in x.chunk(sets)]))
         return self.output(self.dense(x.flatten(1))).squeeze(1)

@@ -13,6 +13,7 @@ from scalefp.config import ModelConfig
 from scalefp.networks.layers import (
     Linear,
     ModulatedConv2d,
+    is_recomputed,
     normalize_2nd_moment,
     recomputed,
     upsample,
@@ -118,7 +119,7 @@ class Generator(nn.Module):
 
     Attributes:
         recompute_from: blocks of this resolution and up keep no activations for the backward pass,
-            which computes them again; 0 = none.
+            which computes them again; None = all keep them.
 
     Returns:
         Images [b, 3, R, R]; nominal range [-1, 1], not clamped.
@@ -130,7 +131,7 @@ class Generator(nn.Module):
         self.embedding = KeyEmbedding(config)
         self.input = Linear(config.latent_dim, channels_at(config, 4) * 16, active=True)
         self.blocks = nn.ModuleList(GeneratorBlock(config, r) for r in block_resolutions(config))
-        self.recompute_from = 0
+        self.recompute_from: int | None = None
 
     def forward(self, z: Tensor, bits: Tensor, n_active: int | None = None) -> Tensor:
         return self.synthesize(z, self.embedding(bits, n_active))
@@ -141,7 +142,7 @@ class Generator(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         rgb = None
         for resolution, block in zip(block_resolutions(self.config), self.blocks, strict=True):
-            again = 0 < self.recompute_from <= resolution
+            again = is_recomputed(resolution, self.recompute_from)
             x, rgb = recomputed(block, again, x, rgb, embedding)
         assert rgb is not None
         return rgb

@@ -265,6 +265,11 @@ class ModulatedConv2d(nn.Module):
         return weight, self.bias.flatten() * self.output_gain, offset
 
 
+def is_recomputed(resolution: int, recompute_from: int | None) -> bool:
+    """Whether a block of that resolution is one of those whose activations are not kept."""
+    return recompute_from is not None and recompute_from <= resolution
+
+
 def recomputed(module: nn.Module, again: bool, *inputs: Any) -> Any:
     """``module(*inputs)``; if ``again``, its activations are not kept for the backward pass, which
     computes them a second time (Chen et al. 2016, arXiv 1604.06174)."""

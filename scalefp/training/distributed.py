@@ -6,7 +6,7 @@ Started by ``torchrun``; a single process needs nothing of this and every call i
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -48,6 +48,9 @@ def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContex
     return torch.autocast(device.type, precision)
 
 
+Computing = Callable[[], AbstractContextManager[object]]  # computing_in, for one training
+
+
 @dataclass(frozen=True)
 class World:
     """The processes of one training: who I am, how many we are, where I compute."""
@@ -67,6 +70,11 @@ class World:
             dist.all_reduce(values)
             values /= self.size
         return values
+
+    def average_terms(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
+        """Mean over the processes of named scalars that each holds."""
+        means = self.average(torch.stack([term.detach().float() for term in terms.values()]))
+        return dict(zip(terms, means.tolist(), strict=True))
 
     def average_gradients(self, module: nn.Module) -> None:
         """Mean over the processes of all gradients of ``module``, in one message."""
@@ -96,9 +104,19 @@ class World:
             dist.destroy_process_group()
 
 
+def world_size() -> int:
+    """Number of processes of the training that ``torchrun`` started; 1 alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process writes the files, also before it has joined the others."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def join(device: torch.device) -> World:
     """Join the training that ``torchrun`` started, or stand alone."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = world_size()
     if size == 1:
         return World(0, 1, device)
     if device.type == "cuda":

@@ -1,52 +1,108 @@
-"""One visible training loop, resumed exactly by the same command.
+"""One visible training loop for every kind of training, resumed exactly by the same command.
 
-Progress counts images. What one step does is in step.py.
+Progress counts images. What one step does is in step.py of each kind.
 """
 
-import os
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from scalefp import perturb
-from scalefp.config import TrainConfig
+from scalefp.config import flat_options
 from scalefp.data.dataset import ImageSet
-from scalefp.data.images import to_uint8
-from scalefp.networks.generator import Generator
-from scalefp.training.distributed import join, pick_device, pick_precision
+from scalefp.errors import UserError
+from scalefp.release.container import kind_of, load_tensors
+from scalefp.training.distributed import World, join, pick_device, pick_precision, world_size
 from scalefp.training.log import TrainingLog, check_finite
 from scalefp.training.run import caught_signals, make_run_folder, stop
-from scalefp.training.schedule import psnr
-from scalefp.training.state import TrainingState
-from scalefp.training.step import step
+from scalefp.training.state import State, restore_training, save_training
+
+STATE, RELEASE = "state.pt", "release.safetensors"  # in the run folder
+C = TypeVar("C")
 
 
-@torch.inference_mode()
-def picture_grids(generator: Generator) -> dict[str, Tensor]:
-    """The pictures to judge a training by, each uint8 [n, 3, R, R] to be shown 8 in a row.
+class Training(Protocol):
+    """A training of some kind, as the loop sees it."""
 
-    ``latents``: 8 latents under one key. ``keys``: each of 8 latents (columns) under 4 keys (rows).
-    ``difference``: those of the last three keys less the first, times 10, around grey.
+    config: Any  # TrainConfig or MarkTrainConfig
+    world: World
+
+    @property
+    def state(self) -> State:
+        """Networks, optimizers and progress."""
+
+    def step(self, precision: torch.dtype) -> dict[str, float]:
+        """Train on one batch; the unweighted loss terms and other figures, of all processes."""
+
+    def figures(self, means: dict[str, float]) -> dict[str, float]:
+        """What a line of the log holds, from the means of the figures since the last line."""
+
+    def status(self, figures: dict[str, float]) -> str:
+        """A line of the log in a few words, for the progress bar."""
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Pictures to judge the training by, by name: each uint8 [n, 3, R, R], 8 in a row."""
+
+    def save_release(self, path: Path, note: dict[str, Any]) -> None:
+        """Write what the averaged networks make, with a note on the training."""
+
+
+def save(training: Training, run_dir: Path) -> None:
+    """Write the training's state and the release that it makes at this point."""
+    save_training(run_dir / STATE, training.state, flat_options(training.config))
+    release(training, run_dir)
+
+
+def release(training: Training, run_dir: Path) -> None:
+    """Write the release that the training makes at this point."""
+    note = {
+        "images": training.state.progress.images,
+        "options": flat_options(training.config),
+    }
+    training.save_release(run_dir / RELEASE, note)
+
+
+def released_images(path: Path) -> int | None:
+    """Images that the training of a release had seen; None if there is no such file, or damaged."""
+    try:
+        header = load_tensors(path, kind_of(path) or "release")[1]
+        return int(header["training"]["images"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+
+
+def restore(training: Training, run_dir: Path) -> None:
+    """Go on from the run folder if it holds a training, else from ``start_from`` if that is given.
+
+    Raises:
+        UserError: what is there is damaged or missing, or belongs to a training with other options
+            (of ``start_from`` only the model's have to be the same).
     """
-    draw, config = torch.Generator().manual_seed(0), generator.config
-    z = torch.randn(32, config.latent_dim, generator=draw).to(generator.input.weight.device)
-    bits = torch.randint(0, 2, (4, config.n_bits), generator=draw).to(z.device)
-    latents = generator(z, bits[:1].expand(32, -1))
-    keys = generator(z[:8].repeat(4, 1), bits.repeat_interleave(8, dim=0))
-    difference = (keys[8:] - keys[:8].repeat(3, 1, 1, 1)) * 10
-    pictures = {"latents": latents, "keys": keys, "difference": difference}
-    return {name: to_uint8(images).cpu() for name, images in pictures.items()}
+    start_from = getattr(training.config, "start_from", None)
+    options = flat_options(training.config)
+    if (run_dir / STATE).exists():
+        restore_training(run_dir / STATE, training.state, options)
+    elif start_from is not None:
+        restore_training(Path(start_from), training.state, options, binding="model.")
 
 
-def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
-    """Train generator, decoder and discriminator together.
+def run(
+    kind: Callable[[C, ImageSet, World], Training], config: C, run_dir: str | Path
+) -> dict[str, float]:
+    """Train in ``run_dir`` from where it stands to the last image.
 
-    Writes into ``run_dir``: ``state.pt`` (exact resume), ``release.safetensors`` (averaged
-    generator and decoder), ``log.jsonl``, ``grids/*.png`` and TensorBoard events.
+    Writes ``state.pt`` (exact resume), ``release.safetensors`` (the averaged networks),
+    ``log.jsonl``, ``grids/*.png`` and TensorBoard events.
+
+    Args:
+        kind: makes a training before its first image.
+        config: its options.
 
     Returns:
         The last logged figures (``bit_accuracy``, ``psnr``, the loss terms, ...).
@@ -55,34 +111,32 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
         UserError: options, data or run folder that do not work, or a loss that is not finite.
         SystemExit: stopped by SIGINT or SIGTERM, after saving (code 130 or 143).
     """
-    # Check everything before anything is built.
-    config.check(int(os.environ.get("WORLD_SIZE", "1")))
-    perturb.check_names(config.perturb)
-    device = pick_device(config.run)
-    precision = pick_precision(config.run, device)
-    torch.set_num_threads(config.run.threads)
+    options: Any = config
+    options.check(world_size())
+    perturb.check_names(options.perturb)
+    device = pick_device(options.run)
     run_dir = make_run_folder(run_dir)
-    world = join(device)
-    data = ImageSet(
-        config.data.source,
-        config.model.resolution,
-        workers=config.data.workers,
-        progress=world.is_main,
-    )
+    with closing(join(device)) as world:
+        data = ImageSet(
+            options.data.source,
+            options.model.resolution,
+            workers=options.data.workers,
+            progress=world.is_main,
+        )
+        training = kind(config, data, world)
+        restore(training, run_dir)
+        seen = training.state.progress.images
+        if world.is_main and seen and released_images(run_dir / RELEASE) != seen:
+            # Killed between writing the state and the release, or the release was removed.
+            release(training, run_dir)
+        return loop(training, run_dir, pick_precision(options.run, world.device))
 
-    state = TrainingState.build(config, world.device)
-    state.restore(run_dir, config)
-    if config.run.compile:
-        # Not the discriminator: compiled networks have no second derivatives, which R1 needs.
-        for network in (state.generator, state.decoder):
-            network.compile()
-    progress = state.progress
-    if world.is_main and progress.images and not (run_dir / "release.safetensors").exists():
-        state.save(run_dir, config)
 
+def loop(training: Training, run_dir: Path, precision: torch.dtype) -> dict[str, float]:
+    """Step after step to the last image; logs, draws and saves as it goes."""
+    config, world, progress = training.config, training.world, training.state.progress
     total, batch = config.schedule.total_images, config.optimizer.batch
     with (
-        closing(world),
         caught_signals() as signals,
         TrainingLog(
             run_dir, progress.images, tensorboard=config.run.tensorboard, writes=world.is_main
@@ -94,31 +148,25 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
     ):  # fmt: skip
         saved_at = time.monotonic()
         while progress.images < total:
-            terms = step(config, state, data, world, precision)
+            terms = training.step(precision)
             check_finite(terms, progress.images)
             log.add(terms, batch)
             progress.images += batch
             bar.update(batch)
+            finished = progress.images >= total
 
             # Log.
-            finished = progress.images >= total
             if (progress.images // batch) % config.run.log_steps == 0 or finished:
-                figures = {"images": progress.images, "n_active": progress.n_active, **log.means()}
-                figures["images_per_second"] = log.images_per_second()
-                if config.fingerprint:
-                    figures["psnr"] = psnr(figures["consistency"])
-                    figures["consistency_weight"] = progress.consistency_weight
-                    bar.set_postfix_str(
-                        f"bits {figures['bit_accuracy']:.3f} of {progress.n_active}, "
-                        f"key hides at {figures['psnr']:.1f} dB"
-                    )
-                log.write(figures)
+                figures = training.figures(log.means())
+                bar.set_postfix_str(training.status(figures))
+                speed = {"images_per_second": log.images_per_second()}
+                log.write({"images": progress.images, **figures, **speed})
 
             # Pictures.
             period = config.run.grid_images
             passed = progress.images // period > (progress.images - batch) // period
             if world.is_main and (passed or finished):
-                for name, pictures in picture_grids(state.average_generator).items():
+                for name, pictures in training.pictures().items():
                     log.show(name, pictures, progress.images)
 
             # Checkpoint.
@@ -126,7 +174,7 @@ def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
             stopping, due = world.any([bool(signals), due and world.is_main])
             if stopping or due or finished:
                 if world.is_main:
-                    state.save(run_dir, config)
+                    save(training, run_dir)
                 world.barrier()
                 saved_at = time.monotonic()
             if stopping and not finished:

@@ -58,7 +58,6 @@ def generator_terms(
     images: Tensor,
     frame: Tensor | None = None,
     located: Tensor | None = None,
-    astray: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Terms of generator and decoder (Yu et al., ICLR 2022, eqs. 1-4), unweighted.
 
@@ -72,8 +71,6 @@ def generator_terms(
         images: generated images in pairs [b, 3, H, W].
         frame: which part of its image the decoder was shown [b, 2, 3]; with it comes ``located``,
             the decoder's estimate, and the term ``geometry``, their distance in half images.
-        astray: decoder's logits [b / 4, n] of every fourth image read at wrong frames, for the
-            term ``elsewhere``: there the best it can say is that it does not know.
     """
     terms = {
         "adversarial": adversarial(fake_logits),
@@ -83,8 +80,6 @@ def generator_terms(
     }
     if frame is not None and located is not None:
         terms["geometry"] = distance(located, frame).mean()
-    if astray is not None:
-        terms["elsewhere"] = key_bits(astray, bits[::4], n_active)
     return terms
 
 

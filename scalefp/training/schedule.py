@@ -6,12 +6,12 @@ keys stay as close as the schedule asks.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 import torch
 
 from scalefp.config import OptimizerConfig, TrainConfig
+from scalefp.metrics import psnr_of
 
 SMOOTHING = 0.05  # weight of the newest step in the running means
 # Share of the excess of the consistency term, in powers of ten, by which its weight moves in a
@@ -28,7 +28,7 @@ class Progress:
     accuracy: float = 0.5  # running bit accuracy of the active bits
     difference: float = 0.0  # running consistency term: pixel MSE between two keys
     consistency_weight: float = 0.0
-    readable_at: int = -1  # images seen when all bits had become readable; -1 before
+    readable_at: int | None = None  # images seen when all bits had become readable
     path_mean: float = 0.0  # running mean of the path lengths
 
     @classmethod
@@ -43,39 +43,38 @@ class Progress:
     @property
     def readable(self) -> bool:
         """Whether all key bits have become readable."""
-        return self.readable_at >= 0
+        return self.readable_at is not None
 
     def ramp(self, config: TrainConfig) -> float:
         """How far the second phase is, 0..1: 0 until all bits are readable."""
-        if not self.readable:
+        if self.readable_at is None:
             return 0.0
         return min(1.0, (self.images - self.readable_at) / max(1, config.schedule.ramp_images))
 
-    def astray(self, config: TrainConfig) -> bool:
-        """Whether the decoder is shown wrong frames, to learn to be unsure there."""
-        localizes = config.fingerprint and config.model.decoder_localizer
-        return localizes and self.ramp(config) >= config.schedule.elsewhere_from
-
-    def target_psnr(self, config: TrainConfig) -> float:
-        """How close the images of one latent under two keys should be now, in dB."""
+    def target_psnr(self, config: TrainConfig) -> float | None:
+        """How close the images of one latent under two keys should be now, in dB; None = as the
+        weight in `loss` makes them."""
         schedule = config.schedule
+        if schedule.hide_psnr is None:
+            return None
         rise = schedule.hide_psnr - schedule.reading_psnr
         return schedule.reading_psnr + self.ramp(config) * rise
 
     def advance(self, accuracy: float, difference: float, config: TrainConfig) -> None:
         """Account for one step: its bit accuracy and consistency term (unweighted)."""
-        schedule = config.schedule
+        schedule, target = config.schedule, self.target_psnr(config)
         self.accuracy += SMOOTHING * (accuracy - self.accuracy)
         self.difference += SMOOTHING * (difference - self.difference)
-        if schedule.hide_psnr:
-            excess = (self.target_psnr(config) - psnr(self.difference)) / 10  # powers of ten
+        if target is not None:
+            excess = (target - psnr_of(self.difference)) / 10  # powers of ten
             self.consistency_weight *= 10 ** (ADAPTATION * max(-1.0, min(1.0, excess)))
             self.consistency_weight = max(1.0, self.consistency_weight)
         if self.accuracy >= schedule.curriculum_accuracy and not self.readable:
             if self.n_active == config.model.n_bits:
                 self.readable_at = self.images
             else:
-                self.n_active = min(config.model.n_bits, self.n_active + schedule.curriculum_bits)
+                more = schedule.curriculum_bits or config.model.n_bits
+                self.n_active = min(config.model.n_bits, self.n_active + more)
                 self.accuracy = 0.5
 
     def weights(self, config: TrainConfig) -> dict[str, float]:
@@ -90,14 +89,7 @@ class Progress:
         }
         if config.model.decoder_localizer:
             weights["geometry"] = config.loss.geometry
-            if self.astray(config):
-                weights["elsewhere"] = config.loss.elsewhere
         return weights
-
-
-def psnr(difference: float) -> float:
-    """Peak signal-to-noise ratio in dB of a pixel MSE between images in [-1, 1] (peak 2)."""
-    return 10 * math.log10(4 / max(difference, 1e-10))
 
 
 def step_generator(seed: int, rank: int, images: int) -> torch.Generator:

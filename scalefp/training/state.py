@@ -8,13 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from scalefp.config import OptimizerConfig, TrainConfig, flat_options
+from scalefp.config import OptimizerConfig, TrainConfig
 from scalefp.errors import UserError
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.discriminator import Discriminator
 from scalefp.networks.generator import Generator
 from scalefp.release.container import load_state, load_strictly, save_state
-from scalefp.release.model import save_release
 from scalefp.training.schedule import Progress
 
 # What a resumed run may change: nothing here alters what was learned so far.
@@ -24,7 +23,7 @@ FREE_OPTIONS = ("name", "run.", "schedule.total_images")
 class State(Protocol):
     """A dataclass of networks and optimizers, by the names they are saved under, and a progress."""
 
-    progress: Any  # a dataclass with the number of `images` seen
+    progress: Any  # a dataclass with the number of `images` seen and the `precision` computed in
 
 
 def parts_of(state: State) -> dict[str, Any]:
@@ -38,6 +37,26 @@ def save_training(path: Path, state: State, options: dict[str, Any]) -> None:
     progress = dataclasses.asdict(state.progress)
     about = {"images": progress["images"], "progress": progress, "config": options}
     save_state(path, {**about, **parts})
+
+
+def check_binding(
+    path: Path, before: dict[str, Any], options: dict[str, Any], binding: str
+) -> None:
+    """Raise :class:`UserError` unless a saved training had the options that have to be the same."""
+    unknown = sorted(name for name in before.keys() - options.keys() if "perturb" not in name)
+    if unknown:
+        raise UserError(
+            f"{path} was written by another version of scalefp or another kind of training, which "
+            f"had the option {unknown[0]}: choose another name= or remove that folder"
+        )
+    for name in sorted(before.keys() | options.keys()):
+        bound = name.startswith(binding) and not name.startswith(FREE_OPTIONS)
+        if bound and before.get(name) != options.get(name):
+            raise UserError(
+                f"{path.parent} holds a training with {name}={before.get(name)}, not "
+                f"{options.get(name)}: "
+                + ("set it so" if binding else "choose another name= or remove that folder")
+            )
 
 
 def restore_training(
@@ -54,15 +73,8 @@ def restore_training(
     """
     saved = load_state(path)
     try:
-        before, progress = saved["config"], type(state.progress)(**saved["progress"])
-        for name in sorted(before.keys() | options.keys()):
-            bound = name.startswith(binding) and not name.startswith(FREE_OPTIONS)
-            if bound and before.get(name) != options.get(name):
-                raise UserError(
-                    f"{path.parent} holds a training with {name}={before.get(name)}, not "
-                    f"{options.get(name)}: "
-                    + ("set it so" if binding else "choose another name= or remove that folder")
-                )
+        check_binding(path, saved["config"], options, binding)
+        progress = type(state.progress)(**saved["progress"])
         for name, part in parts_of(state).items():
             if isinstance(part, nn.Module):
                 load_strictly(part, saved[name], path)
@@ -82,9 +94,18 @@ def adam(options: OptimizerConfig, *learners: nn.Module) -> torch.optim.Optimize
     return torch.optim.Adam(parameters, lr=options.learning_rate, betas=betas, fused=True)
 
 
+def set_learning_rate(rate: float, *optimizers: torch.optim.Optimizer) -> None:
+    """The rate of all parameters from now on."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
 @torch.no_grad()
-def follow(average: nn.Module, current: nn.Module, options: OptimizerConfig, images: int) -> None:
-    """Move averaged weights towards those that a step has changed.
+def ema_update(
+    average: nn.Module, current: nn.Module, options: OptimizerConfig, images: int
+) -> None:
+    """Move averaged weights towards those that a step has changed (exponential moving average).
 
     Early on the average is kept short.
 
@@ -132,28 +153,9 @@ class TrainingState:
             discriminator_optimizer=adam(config.optimizer, discriminator),
         )
 
-    def save(self, run_dir: Path, config: TrainConfig) -> None:
-        """Write ``state.pt`` and the release that the averaged networks make at this point."""
-        options = flat_options(config)
-        save_training(run_dir / "state.pt", self, options)
-        save_release(
-            run_dir / "release.safetensors",
-            config.model,
-            self.average_generator,
-            self.average_decoder,
-            training={"images": self.progress.images, "options": options},
-        )
-
-    def restore(self, run_dir: Path, config: TrainConfig) -> None:
-        """Go on from ``state.pt`` if there is one, else from ``start_from`` if that is given.
-
-        Raises:
-            UserError: it is damaged or missing, or belongs to a training with other options (of
-                ``start_from`` only the model's have to be the same).
-        """
-        path, binding = run_dir / "state.pt", ""
-        if not path.exists():
-            if not config.start_from:
-                return
-            path, binding = Path(config.start_from), "model."
-        restore_training(path, self, flat_options(config), binding=binding)
+    def averages(self) -> list[tuple[nn.Module, nn.Module]]:
+        """What is released, each with the network that it is the average of."""
+        return [
+            (self.average_generator, self.generator),
+            (self.average_decoder, self.decoder),
+        ]

@@ -4,95 +4,201 @@ All randomness comes from (seed, process, images seen), so that a run that was s
 if it had not been.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from scalefp import perturb
 from scalefp.config import TrainConfig
-from scalefp.data.dataset import ImageSet, sample_indices
-from scalefp.data.images import to_float
-from scalefp.networks.frames import compose, orientations, similarity
+from scalefp.data.dataset import ImageSet
 from scalefp.training import losses
-from scalefp.training.distributed import World, computing_in
+from scalefp.training.distributed import Computing, World, computing_in
+from scalefp.training.feed import real_images
+from scalefp.training.perturbed import Chance, decode_perturbed
 from scalefp.training.schedule import learning_rate, step_generator
-from scalefp.training.state import TrainingState, follow
+from scalefp.training.state import TrainingState, ema_update, set_learning_rate
 
-FRAME_ERROR = 0.015  # of the frames at which training reads, in half images: half a decoder pixel
+Terms = dict[str, Tensor]  # name -> scalar, unweighted
 
 
 @dataclass(frozen=True)
-class Chance:
-    """Random numbers of one step beside latents and keys, drawn for the whole batch at once, so
-    that they are an image's own however the batch is split. Rows are images."""
+class Batch:
+    """What one process trains on in a step. Rows are images; rows 2i and 2i + 1 share a latent.
 
-    seeds: Tensor  # of what perturbs the image, [b]
-    off: Tensor  # errors of the frames at which training reads [b, 2, 3]
-    guess: Tensor  # uniform [b]; below schedule.guessed the localizer's estimate is taken
-    nudge: Tensor  # changes of frames that lead a little astray [b, 2, 3]
-    far: Tensor  # frames that are elsewhere [b, 2, 3]
-    here: Tensor  # which of the two a wrong frame is [b]
+    Without keys the networks are the same, but no bit is active and no latent comes twice.
+    """
+
+    real: Tensor  # of the data set [b, 3, R, R]
+    z: Tensor  # [b, dz]
+    bits: Tensor  # of a key for each image [b, n]
+    chance: Chance
 
     @classmethod
-    def draw(cls, count: int, source: torch.Generator) -> "Chance":
-        """The numbers for ``count`` images."""
-
-        def some(values: float) -> Tensor:
-            return (2 * torch.rand(count, generator=source) - 1) * values
-
-        turned = orientations()[torch.randint(8, (count,), generator=source)]
-        return cls(
-            seeds=torch.randint(2**62, (count,), generator=source),
-            off=torch.randn(count, 2, 3, generator=source) * FRAME_ERROR,
-            guess=torch.rand(count, generator=source),
-            nudge=similarity(1 + some(0.15), some(10), some(0.15), some(0.15)),
-            far=compose(similarity(0.75 + some(0.35), some(30), some(0.3), some(0.3)), turned),
-            here=torch.rand(count, generator=source) < 0.5,
+    def draw(
+        cls, config: TrainConfig, data: ImageSet, seen: int, world: World, source: torch.Generator
+    ) -> "Batch":
+        """The share of one process in the batch that comes after ``seen`` images."""
+        batch = config.optimizer.batch
+        real = real_images(
+            data, config.data, world, source, seed=config.seed, seen=seen, batch=batch
         )
+        share = len(real)
+        keys_each = 2 if config.fingerprint else 1
+        z = torch.randn(share // keys_each, config.model.latent_dim, generator=source)
+        z = z.repeat_interleave(keys_each, dim=0)
+        bits = torch.randint(0, 2, (share, config.model.n_bits), generator=source)
+        chance = Chance.draw(share, source)
+        return cls(real, z.to(world.device), bits.to(world.device), chance)
 
-    def of(self, rows: Tensor | slice) -> "Chance":
-        """Those of some images."""
-        return Chance(**{name: values[rows] for name, values in vars(self).items()})
-
-
-def reading_frame(
-    frame: Tensor, located: Tensor | None, guessed: float, chance: Chance
-) -> Tensor | None:
-    """The frame [b, 2, 3] at which the decoder reads in a training step.
-
-    Where the image was moved: the true frame, a little off, since in use it is found by trial; or
-    with probability ``guessed`` the localizer's estimate. None if there is no localizer, so that
-    the decoder learns to read images as they are.
-    """
-    if located is None:
-        return None
-    guess, still = chance.guess < guessed, torch.eye(2, 3)
-    moved = (frame.cpu() != still).any(dim=2).any(dim=1)
-    tried = located.detach().float().cpu()
-    near = torch.where(guess[:, None, None], tried, frame.cpu() + chance.off)
-    return torch.where(moved[:, None, None], near, still).to(frame.device)
-
-
-def wrong_frames(frame: Tensor, chance: Chance) -> Tensor:
-    """Frames [b, 2, 3] that a search may try in vain: half of them near the true ones, half far."""
-    near = compose(frame.cpu(), chance.nudge)
-    return torch.where(chance.here[:, None, None], near, chance.far).to(frame.device)
+    def of(self, rows: Tensor | slice) -> "Batch":
+        """Some of its images."""
+        return Batch(self.real[rows], self.z[rows], self.bits[rows], self.chance.of(rows))
 
 
 def split(count: int, parts: int) -> list[Tensor | slice]:
     """Rows of the parts of a batch of ``count``, as many in each.
 
     Every part takes the same share of each quarter of the batch, and neighbours stay together:
-    then the groups whose deviation the discriminator sees, the pairs of one latent and every fourth
-    image are in the parts what they are in the whole, and the losses of the parts have the mean
-    that the whole has.
+    then the groups whose deviation the discriminator sees and the pairs of one latent are in the
+    parts what they are in the whole, and the losses of the parts have the mean that the whole has.
     """
     if parts == 1:
         return [slice(None)]
     quarters = torch.arange(count).view(4, parts, -1)
     return [quarters[:, part].flatten() for part in range(parts)]
+
+
+def mean_terms(parts: Sequence[Terms]) -> Terms:
+    """Mean of each term over the parts of a batch."""
+    return {
+        name: sum((part[name].detach().float() / len(parts) for part in parts), torch.zeros(()))
+        for name in parts[0]
+    }
+
+
+def generate(state: TrainingState, part: Batch, computing: Computing) -> Tensor:
+    """The images [b, 3, R, R] of a part's latents and keys."""
+    with computing():
+        return state.generator(part.z, part.bits, state.progress.n_active)
+
+
+def discriminator_gradients(
+    config: TrainConfig,
+    state: TrainingState,
+    parts: Sequence[Batch],
+    made: Tensor | None,
+    computing: Computing,
+) -> Terms:
+    """Add the discriminator's gradients from real and generated images, every so often with R1.
+
+    Args:
+        parts: of the batch, of one size.
+        made: the generated images if they are kept; else they are made part by part.
+    """
+    loss, found = config.loss, []
+    regularized = loss.r1 and is_due(config, state, loss.r1_interval)
+    for part in parts:
+        with torch.no_grad():
+            fake = generate(state, part, computing) if made is None else made.detach()
+        with computing():
+            logits = state.discriminator(torch.cat([part.real, fake]), sets=2)
+        adversarial = losses.discriminator_terms(*logits.chunk(2))
+        ((adversarial["real"] + adversarial["fake"]) / len(parts)).backward()
+        terms = {f"discriminator_{name}": term for name, term in adversarial.items()}
+        if regularized:
+            seen = part.real.requires_grad_(True)
+            with computing():
+                terms["r1"] = losses.r1_penalty(state.discriminator(seen), seen)
+            (terms["r1"] * loss.r1 * loss.r1_interval / len(parts)).backward()
+        found.append(terms)
+    return mean_terms(found)
+
+
+def generator_gradients(
+    config: TrainConfig,
+    state: TrainingState,
+    parts: Sequence[Batch],
+    made: Tensor | None,
+    computing: Computing,
+) -> Terms:
+    """Add the gradients of generator and decoder; arguments as of the discriminator's."""
+    progress, found = state.progress, []
+    weights = progress.weights(config)
+    for part in parts:
+        fake = generate(state, part, computing) if made is None else made
+        with computing():
+            fake_logits = state.discriminator(fake)
+        if config.fingerprint:
+            terms, accuracy = reading_terms(config, state, part, fake, fake_logits, computing)
+        else:
+            terms, accuracy = {"adversarial": losses.adversarial(fake_logits)}, {}
+        (losses.total(terms, weights) / len(parts)).backward()
+        found.append(accuracy | terms)
+    return mean_terms(found)
+
+
+def reading_terms(
+    config: TrainConfig,
+    state: TrainingState,
+    part: Batch,
+    fake: Tensor,
+    fake_logits: Tensor,
+    computing: Computing,
+) -> tuple[Terms, Terms]:
+    """Loss terms of generated images whose keys are read, and how well they are."""
+    progress = state.progress
+    probabilities = config.perturb if progress.readable else {}
+    decoded = decode_perturbed(
+        state.decoder, fake, probabilities, progress.ramp(config), part.chance, computing
+    )
+    terms = losses.generator_terms(
+        fake_logits=fake_logits,
+        key_logits=decoded.logits,
+        bits=part.bits,
+        n_active=progress.n_active,
+        recovered=decoded.latents,
+        z=part.z,
+        images=fake,
+        frame=decoded.frame,
+        located=decoded.located,
+    )
+    correct = (decoded.logits > 0) == (part.bits > 0)
+    return terms, {"bit_accuracy": correct[:, : progress.n_active].float().mean()}
+
+
+def path_length_gradients(
+    config: TrainConfig,
+    state: TrainingState,
+    parts: Sequence[Batch],
+    noise: Sequence[Tensor],
+    world: World,
+    computing: Computing,
+) -> Terms:
+    """Add the generator's gradients from how fast its images move with the key's embedding.
+
+    Args:
+        noise: standard normal, shaped as the images of each part.
+    """
+    loss, progress, found = config.loss, state.progress, []
+    mean = torch.zeros((), device=world.device)
+    for part, directions in zip(parts, noise, strict=True):
+        embedding = state.generator.embedding(part.bits[::2], progress.n_active)
+        with computing():
+            images = state.generator.synthesize(part.z[::2], embedding)
+        lengths = losses.path_lengths(images, embedding, directions[::2].to(world.device))
+        mean += lengths.detach().mean() / len(parts)
+        penalty = (lengths - progress.path_mean).square().mean()
+        (penalty * loss.path_length * loss.path_length_interval / len(parts)).backward()
+        found.append({"path_length": penalty})
+    progress.path_mean += 0.01 * (float(world.average(mean)) - progress.path_mean)
+    return mean_terms(found)
+
+
+def is_due(config: TrainConfig, state: TrainingState, interval: int) -> bool:
+    """Whether this step is one of those that compute a lazy term."""
+    return (state.progress.images // config.optimizer.batch) % interval == 0
 
 
 def step(
@@ -107,131 +213,38 @@ def step(
     Returns:
         The unweighted loss terms and the bit accuracy, averaged over the processes.
     """
-    generator, decoder, discriminator = state.generator, state.decoder, state.discriminator
-    progress = state.progress
-    options, loss, device = config.optimizer, config.loss, world.device
-    share = options.batch // world.size  # images of this process
+    progress, options = state.progress, config.optimizer
     draw = step_generator(config.seed, world.rank, progress.images)
-    number = progress.images // options.batch
+    computing = partial(computing_in, precision, world.device)
     left = config.schedule.total_images - progress.images
-    for optimizer in (state.reader_optimizer, state.discriminator_optimizer):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(options, left, config.schedule.decay_images)
-    cast = partial(computing_in, precision, device)
+    rate = learning_rate(options, left, config.schedule.decay_images)
+    set_learning_rate(rate, state.reader_optimizer, state.discriminator_optimizer)
+    batch = Batch.draw(config, data, progress.images, world, draw)
+    rows = split(len(batch.real), config.run.accumulate)
+    parts = [batch.of(each) for each in rows]
+    # Of a split batch the images are made twice, to keep the activations of one part at a time.
+    made = generate(state, batch, computing) if len(parts) == 1 else None
 
-    # Data, latents and keys: each latent under two keys, pairs side by side. Without keys the
-    # networks are the same, but no bit is active and no latent comes twice.
-    indices = sample_indices(len(data), config.seed, progress.images, options.batch)
-    real = to_float(data.batch(indices[world.rank :: world.size])).to(device)
-    if config.data.flip:
-        mirrored = torch.rand(share, generator=draw) < 0.5
-        real[mirrored] = real[mirrored].flip(3)
-    keys_each = 2 if config.fingerprint else 1
-    z = torch.randn(share // keys_each, config.model.latent_dim, generator=draw)
-    z = z.repeat_interleave(keys_each, dim=0).to(device)
-    bits = torch.randint(0, 2, (share, config.model.n_bits), generator=draw).to(device)
-    chance = Chance.draw(share, draw)
-    batches = split(share, config.run.accumulate)
-    terms: dict[str, Tensor] = {}
-
-    def add(name: str, value: Tensor) -> None:
-        """Account for a term of one part of the batch."""
-        terms[name] = terms.get(name, 0) + value.detach().float() / len(batches)
-
-    def generate(rows: Tensor | slice) -> Tensor:
-        with cast():
-            return generator(z[rows], bits[rows], progress.n_active)
-
-    # Discriminator. Of a split batch the images are generated twice, to keep the activations of
-    # one part at a time.
-    discriminator.requires_grad_(True)
+    state.discriminator.requires_grad_(True)
     state.discriminator_optimizer.zero_grad(set_to_none=True)
-    for rows in batches:
-        with torch.set_grad_enabled(len(batches) == 1):
-            fake = generate(rows)
-        with cast():
-            logits = discriminator(torch.cat([real[rows], fake.detach()]), sets=2)
-        parts = losses.discriminator_terms(*logits.chunk(2))
-        ((parts["real"] + parts["fake"]) / len(batches)).backward()
-        add("discriminator_real", parts["real"])
-        add("discriminator_fake", parts["fake"])
-        if loss.r1 and number % loss.r1_interval == 0:
-            seen = real[rows].requires_grad_(True)
-            with cast():
-                penalty = losses.r1_penalty(discriminator(seen), seen)
-            (penalty * loss.r1 * loss.r1_interval / len(batches)).backward()
-            add("r1", penalty)
-    world.average_gradients(discriminator)
+    terms = discriminator_gradients(config, state, parts, made, computing)
+    world.average_gradients(state.discriminator)
     state.discriminator_optimizer.step()
 
-    # Generator and decoder.
-    discriminator.requires_grad_(False)
+    state.discriminator.requires_grad_(False)
     state.reader_optimizer.zero_grad(set_to_none=True)
-    for rows in batches:
-        if len(batches) > 1:
-            fake = generate(rows)
-        with cast():
-            fake_logits = discriminator(fake)
-        if config.fingerprint:
-            own = chance.of(rows)
-            seen, frame = perturb.perturb_images(
-                fake,
-                config.perturb if progress.readable else {},
-                own.seeds.tolist(),
-                progress.ramp(config),
-            )
-            with cast():
-                located = decoder.locate(seen) if decoder.localizer is not None else None
-                key_logits, recovered = decoder(
-                    seen, reading_frame(frame, located, config.schedule.guessed, own)
-                )
-                astray = None
-                if progress.astray(config):  # for the decoder alone: no matter of the generator's
-                    some = slice(None, None, 4)
-                    astray, _ = decoder(
-                        seen[some].detach(), wrong_frames(frame[some], own.of(some))
-                    )
-            generator_terms = losses.generator_terms(
-                fake_logits=fake_logits,
-                key_logits=key_logits,
-                bits=bits[rows],
-                n_active=progress.n_active,
-                recovered=recovered,
-                z=z[rows],
-                images=fake,
-                frame=frame,
-                located=located,
-                astray=astray,
-            )
-            correct = (key_logits > 0) == (bits[rows] > 0)
-            add("bit_accuracy", correct[:, : progress.n_active].float().mean())
-        else:
-            generator_terms = {"adversarial": losses.adversarial(fake_logits)}
-        (losses.total(generator_terms, progress.weights(config)) / len(batches)).backward()
-        for name, term in generator_terms.items():
-            add(name, term)
-    if loss.path_length and number % loss.path_length_interval == 0:
-        noise = torch.randn(real.shape, generator=draw)
-        mean = torch.zeros((), device=device)
-        for rows in batches:
-            embedding = generator.embedding(bits[rows][::2], progress.n_active)
-            with cast():
-                images = generator.synthesize(z[rows][::2], embedding)
-            lengths = losses.path_lengths(images, embedding, noise[rows][::2].to(device))
-            mean += lengths.detach().mean() / len(batches)
-            penalty = (lengths - progress.path_mean).square().mean()
-            (penalty * loss.path_length * loss.path_length_interval / len(batches)).backward()
-            add("path_length", penalty)
-        progress.path_mean += 0.01 * (float(world.average(mean)) - progress.path_mean)
-    for module in (generator, decoder):
+    terms |= generator_gradients(config, state, parts, made, computing)
+    if config.loss.path_length and is_due(config, state, config.loss.path_length_interval):
+        noise = torch.randn(batch.real.shape, generator=draw)
+        of_parts = [noise[each] for each in rows]
+        terms |= path_length_gradients(config, state, parts, of_parts, world, computing)
+    for module in (state.generator, state.decoder):
         world.average_gradients(module)
     state.reader_optimizer.step()
 
-    follow(state.average_generator, generator, options, progress.images + options.batch)
-    follow(state.average_decoder, decoder, options, progress.images + options.batch)
-
-    means = world.average(torch.stack(list(terms.values())))
-    values = dict(zip(terms, means.tolist(), strict=True))
+    for average, network in state.averages():
+        ema_update(average, network, options, progress.images + options.batch)
+    values = world.average_terms(terms)
     if config.fingerprint:
         progress.advance(values["bit_accuracy"], values["consistency"], config)
     return values

@@ -148,14 +148,14 @@ def test_without_a_readable_batch_the_second_phase_never_begins():
     config = options("-", schedule__readable=0.9)
     progress = MarkProgress()
     progress.advance(0.9, config)
-    assert progress.readable_at == -1 and progress.ramp(config) == 0
+    assert progress.readable_at is None and progress.ramp(config) == 0
     progress.images = 100
     progress.advance(0.95, config)
     assert progress.readable_at == 100
     progress.advance(0.2, config)  # once is enough
     progress.images = 100 + 3 * BATCH
     assert progress.ramp(config) == 0.5
-    assert progress.psnr(config) == 34
+    assert progress.strength(config) == 34
     assert progress.weights(config) == {
         "bits": 1.0, "pixels": 0.5, "visibility": 0.05, "geometry": 0.3,
     }  # fmt: skip

@@ -1,10 +1,12 @@
 """The commands with Hydra: options composed, one job or a sweep of jobs, errors in a sentence."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.errors import ConfigCompositionException
@@ -13,6 +15,8 @@ import scalefp
 from conftest import Run, assert_mistake
 from scalefp.cli import jobs
 from scalefp.cli.mistakes import sentence
+from scalefp.config import TrainConfig
+from scalefp.training import generator
 
 # Training and evaluation.
 
@@ -67,14 +71,22 @@ def test_a_job_that_fails_ends_no_sweep(run: Run, images: list[Path], launcher: 
         assert not Path("runs/s/failures.txt").exists()
 
 
-def test_a_loss_that_is_not_finite_fails_its_job_alone(run: Run, images: list[Path]) -> None:
+def test_a_loss_that_is_not_finite_fails_its_job_alone(
+    run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = generator.step
+
+    def step(config: TrainConfig, *others: Any) -> dict[str, float]:
+        terms = real(config, *others)
+        return terms | {"bits": math.nan} if config.seed == 1 else terms
+
+    monkeypatch.setattr(generator, "step", step)
     result = run(
-        "train", "-m", *TINY, *FAST, f"data.source={images[0].parent}", "name=s",
-        "loss.bits=1e39,1",
-    )  # fmt: skip
+        "train", "-m", *TINY, *FAST, f"data.source={images[0].parent}", "name=s", "seed=1,2"
+    )
     assert result.code == 2
-    assert sweep_names("runs/s") == {"loss.bits=1"}
-    assert "became" in Path("runs/s/loss.bits=1e+39/error.txt").read_text()
+    assert sweep_names("runs/s") == {"seed=2"}
+    assert "became" in Path("runs/s/seed=1/error.txt").read_text()
 
 
 def test_a_sweep_without_failures_is_exit_code_0_in_other_processes_too(

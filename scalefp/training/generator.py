@@ -1,0 +1,83 @@
+"""The training of a generator: generator, decoder and discriminator together."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scalefp.config import TrainConfig
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_uint8
+from scalefp.metrics import psnr_of
+from scalefp.networks.generator import Generator
+from scalefp.release.model import save_release
+from scalefp.training.distributed import World
+from scalefp.training.loop import run
+from scalefp.training.state import TrainingState
+from scalefp.training.step import step
+
+
+@torch.inference_mode()
+def picture_grids(generator: Generator) -> dict[str, Tensor]:
+    """The pictures to judge a training by, each uint8 [n, 3, R, R] to be shown 8 in a row.
+
+    ``latents``: 8 latents under one key. ``keys``: each of 8 latents (columns) under 4 keys (rows).
+    ``difference``: those of the last three keys less the first, times 10, around grey.
+    """
+    draw, config = torch.Generator().manual_seed(0), generator.config
+    z = torch.randn(32, config.latent_dim, generator=draw).to(generator.input.weight.device)
+    bits = torch.randint(0, 2, (4, config.n_bits), generator=draw).to(z.device)
+    latents = generator(z, bits[:1].expand(32, -1))
+    keys = generator(z[:8].repeat(4, 1), bits.repeat_interleave(8, dim=0))
+    difference = (keys[8:] - keys[:8].repeat(3, 1, 1, 1)) * 10
+    pictures = {"latents": latents, "keys": keys, "difference": difference}
+    return {name: to_uint8(images).cpu() for name, images in pictures.items()}
+
+
+class GeneratorTraining:
+    """See :class:`scalefp.training.loop.Training`."""
+
+    def __init__(self, config: TrainConfig, data: ImageSet, world: World) -> None:
+        self.config, self.data, self.world = config, data, world
+        self.state = TrainingState.build(config, world.device)
+        if config.run.compile:
+            # Not the discriminator: compiled networks have no second derivatives, which R1 needs.
+            for network in (self.state.generator, self.state.decoder):
+                network.compile()
+
+    def step(self, precision: torch.dtype) -> dict[str, float]:
+        return step(self.config, self.state, self.data, self.world, precision)
+
+    def figures(self, means: dict[str, float]) -> dict[str, float]:
+        progress = self.state.progress
+        figures = {"n_active": progress.n_active, **means}
+        if self.config.fingerprint:
+            figures["psnr"] = psnr_of(means["consistency"])
+            figures["consistency_weight"] = progress.consistency_weight
+        return figures
+
+    def status(self, figures: dict[str, float]) -> str:
+        if not self.config.fingerprint:
+            return "no keys"
+        return (
+            f"bits {figures['bit_accuracy']:.3f} of {figures['n_active']}, "
+            f"key hides at {figures['psnr']:.1f} dB"
+        )
+
+    def pictures(self) -> dict[str, Tensor]:
+        return picture_grids(self.state.average_generator)
+
+    def save_release(self, path: Path, note: dict[str, Any]) -> None:
+        state = self.state
+        save_release(
+            path, self.config.model, state.average_generator, state.average_decoder, training=note
+        )
+
+
+def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
+    """Train generator, decoder and discriminator together; see :func:`scalefp.training.loop.run`.
+
+    The pictures are those of :func:`picture_grids`.
+    """
+    return run(GeneratorTraining, config, run_dir)

@@ -1,0 +1,35 @@
+"""A saved training goes on only as what it was; averages follow."""
+
+import pytest
+import torch
+from torch import nn
+
+from scalefp.config import OptimizerConfig
+from scalefp.errors import UserError
+from scalefp.training.state import check_binding, ema_update
+
+OPTIONS = {"seed": 0, "model.n_bits": 128, "run.threads": 1, "schedule.hide_psnr": None}
+
+
+def test_the_same_options_and_free_ones_bind_nothing(tmp_path):
+    check_binding(tmp_path, OPTIONS, OPTIONS | {"run.threads": 8}, "")
+    check_binding(tmp_path, OPTIONS, OPTIONS | {"seed": 7}, "model.")
+
+
+def test_options_that_are_gone_are_named(tmp_path):
+    before = OPTIONS | {"schedule.guessed": 0.5}
+    for binding in ("", "model."):
+        with pytest.raises(UserError, match=r"another version.*schedule\.guessed"):
+            check_binding(tmp_path, before, OPTIONS, binding)
+
+
+def test_the_average_moves_by_its_half_life():
+    average, current = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        average.weight.fill_(0.0)
+        current.weight.fill_(1.0)
+    options = OptimizerConfig(batch=100, ema_images=100)
+    ema_update(average, current, options, 10_000)  # one half-life
+    assert average.weight.item() == pytest.approx(0.5)
+    ema_update(average, current, options, 1000)  # early on it is a twentieth of the images seen
+    assert average.weight.item() == pytest.approx(1 - 0.5**3)
