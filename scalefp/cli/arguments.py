@@ -92,7 +92,13 @@ def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> 
 
 def add_images(parser: Parser) -> None:
     """The images that a command reads."""
-    add_list(parser, "images", "IMAGE", "+", "PNG, JPEG or WebP file, or a folder of such")
+    add_list(
+        parser,
+        "images",
+        "IMAGE",
+        "+",
+        "image file, folder or zip of such, or - for paths on standard input",
+    )
 
 
 def add_key_choice(parser: Parser) -> Any:

@@ -64,9 +64,7 @@ def report_skipped(source: Source, reasons: Sequence[str | None]) -> list[tuple[
     skipped = [(name, why) for name, why in zip(names, reasons, strict=True) if why is not None]
     if len(skipped) == len(names):
         why = f"{len(skipped)} files skipped; {skipped[0][1]}" if skipped else "it is empty"
-        raise UserError(
-            f"{source.path} holds no usable PNG, JPEG or WebP image ({why}): give another source"
-        )
+        raise UserError(f"{source.path} holds no usable image ({why}): give another source")
     for _, why in skipped[:MAX_NAMED]:
         _log.warning("skipped: %s", why)
     if len(skipped) > MAX_NAMED:

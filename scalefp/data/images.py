@@ -7,37 +7,27 @@ broken file gives one sentence instead of a traceback.
 Pixels are uint8 at files and float in [-1, 1] inside; tensors are [b, 3, H, W], RGB.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
+from scalefp.data.formats import MAX_FILE_BYTES, MAX_MISSING, CutJpeg, open_image
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, printable
 
 MAX_PIXELS = 100_000_000
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-# Formats that are recognised only to name them in the refusal: (offset, magic bytes, name).
-_FOREIGN = (
-    (0, b"GIF8", "a GIF"),
-    (0, b"BM", "a BMP"),
-    (0, b"II*\0", "a TIFF"),
-    (0, b"MM\0*", "a TIFF"),
-    (4, b"ftypavif", "an AVIF"),
-    (4, b"ftyphei", "a HEIC"),
-    (0, b"%PDF", "a PDF"),
-)
+# Of names that promise an image; what a file holds is judged by its content.
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp"
+)  # fmt: skip
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF orientation -> the operation that shows the picture as it was taken
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,29 +39,9 @@ _UPRIGHT = {  # EXIF orientation -> the operation that shows the picture as it w
     8: Image.Transpose.ROTATE_90,
 }
 
+_log = logging.getLogger(__name__)
 
 # Reading.
-
-
-def _open(stream: IO[bytes], name: str) -> ImageFile:
-    """Read the header only.
-
-    Pillow's format classes are called directly: ``Image.open`` would apply Pillow's own, lower
-    size limit, as a process-wide warning that a library must not switch off for its user.
-    """
-    head = stream.read(32)
-    stream.seek(0)
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImageFile(stream)
-    if head.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile(stream)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return WebPImageFile(stream)
-    for offset, magic, what in _FOREIGN:
-        if head.startswith(magic, offset):
-            raise UserError(f"{name} is {what} file: convert it to PNG, JPEG or WebP")
-    what = "not an image" if head else "an empty file"
-    raise UserError(f"{name} is {what}: give a PNG, JPEG or WebP image")
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -114,17 +84,35 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
     return canvas
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _check_missing(image: CutJpeg, name: str, whole: bool) -> None:
+    """Warn of what a JPEG that was cut off lost; UserError if that is too much."""
+    missing = image.missing()
+    if whole or missing > MAX_MISSING:
+        what = "it is cut off" if whole else "most of the picture is missing"
+        raise UserError(f"{name} is truncated or corrupt ({what}): replace it")
+    lost = f"the lowest {missing:.0%} of the picture is" if missing else "its last bytes are"
+    _log.warning("%s is cut off: %s missing, the rest was read", printable(name), lost)
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int, whole: bool) -> Image.Image:
     _check_size(image, name, max_pixels)
     image.load()
+    if isinstance(image, CutJpeg):
+        _check_missing(image, name, whole)
     flat = _flatten(image, name)
     turn = _UPRIGHT.get(_orientation(image))
     return flat if turn is None else flat.transpose(turn)
 
 
-def _decode_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
-    with _open(stream, name) as image:
-        return _decode(image, name, max_pixels)
+def _decode_stream(stream: BinaryIO, name: str, max_pixels: int, whole: bool) -> Image.Image:
+    if (size := stream.seek(0, SEEK_END)) > MAX_FILE_BYTES:
+        raise UserError(
+            f"{name} has {size >> 20} MiB, over the limit of {MAX_FILE_BYTES >> 20} MiB: "
+            "make it smaller first"
+        )
+    stream.seek(0)
+    with open_image(stream, name) as image:
+        return _decode(image, name, max_pixels, whole)
 
 
 def _check_file(path: Path) -> None:
@@ -147,6 +135,8 @@ def _in_one_sentence(name: str) -> Iterator[None]:
         raise UserError(f"{name} is too large an image: make it smaller first") from error
     except PermissionError as error:
         raise UserError(f"{name} may not be read: check its permissions") from error
+    except MemoryError as error:
+        raise UserError(f"{name} needs more memory than there is: make it smaller first") from error
     except Exception as error:  # on hostile bytes a decoder may raise anything
         raise UserError(f"{name} is truncated or corrupt ({error}): replace it") from error
 
@@ -156,52 +146,44 @@ def read_image(
     name: str | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
+    whole: bool = False,
 ) -> Image.Image:
-    """Read one PNG, JPEG or WebP image (or take a PIL image) as 8-bit RGB.
+    """Read one image of a readable format (or take a PIL image) as 8-bit RGB.
 
     EXIF orientation is applied; transparency is laid on white; CMYK is converted; 16-bit grey
-    keeps its high byte; of an animation the first frame is taken. ``name`` stands for the image
-    in messages (default: its path).
+    keeps its high byte; of an animation or of several pages the first is taken. A JPEG that was
+    cut off is read as far as it goes, with a warning in the log, unless a ``whole`` one is asked
+    for. ``name`` stands for the image in messages (default: its path).
 
     Raises:
-        UserError: a missing, foreign, broken or truncated file, or one of more than
-            ``max_pixels`` pixels, which is refused from its header, before decoding.
+        UserError: a missing, foreign or broken file, one of which most is missing, or one of more
+            than ``max_pixels`` pixels, which is refused from its header, before decoding.
     """
     if isinstance(source, (str, Path)):
         name = name or str(source)
     elif name is None:
         name = str(getattr(source, "name", "") or getattr(source, "filename", "") or "the image")
     if not isinstance(source, (str, Path, bytes, Image.Image)):
-        source = source.read()
+        source = source.read(MAX_FILE_BYTES + 1)
     with _in_one_sentence(name):
         if isinstance(source, Image.Image):
-            return _decode(source, name, max_pixels)
+            return _decode(source, name, max_pixels, whole)
         if isinstance(source, bytes):
-            return _decode_stream(BytesIO(source), name, max_pixels)
+            return _decode_stream(BytesIO(source), name, max_pixels, whole)
         _check_file(Path(source))
         with open(source, "rb") as stream:
-            return _decode_stream(stream, name, max_pixels)
+            return _decode_stream(stream, name, max_pixels, whole)
 
 
 def read_size(stream: IO[bytes], name: str) -> tuple[int, int]:
-    """Width and height in the header of a PNG, JPEG or WebP image, as stored (EXIF may turn it).
+    """Width and height in the header of an image, as stored (EXIF may turn it).
 
     Raises:
         UserError: as :func:`read_image`, as far as the header shows it.
     """
-    with _in_one_sentence(name), _open(stream, name) as image:
+    with _in_one_sentence(name), open_image(stream, name, header_only=True) as image:
         _check_size(image, name, MAX_PIXELS)
         return image.size
-
-
-def list_images(folder: Path | str) -> list[Path]:
-    """Every image file (by suffix) at any depth below ``folder``, sorted by path."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give a folder of images")
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
 
 
 # Pixels and tensors.

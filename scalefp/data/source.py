@@ -15,11 +15,13 @@ from typing import Any, Self
 
 from PIL import Image
 
+from scalefp.data.formats import MAX_FILE_BYTES
 from scalefp.data.images import read_image, read_size
 from scalefp.errors import UserError
 
 BUNDLED = ("emoji64",)
-MAX_ENTRY_BYTES = 512 * 2**20  # of one unpacked zip entry
+# What the entry of a zip may unpack to: metadata, and the largest kind of pixel.
+_SPARE_BYTES, _PIXEL_BYTES = 64 * 2**20, 16
 
 _ASSETS = Path(str(files("scalefp") / "assets"))
 _BROKEN_ENTRY = (zipfile.BadZipFile, zlib.error, LZMAError, OSError, EOFError, RuntimeError)
@@ -45,6 +47,58 @@ def resolve_source(source: str | Path) -> Path:
     return path
 
 
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip file, to read its entries by :func:`read_entry`.
+
+    Raises:
+        UserError: it is none, or damaged.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except (*_BROKEN_ENTRY, ValueError) as error:
+        raise UserError(
+            f"{path} is not a folder and not a whole zip file ({error}): "
+            "if it was copied or downloaded, do that again"
+        ) from error
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> bytes:
+    if entry.file_size > MAX_FILE_BYTES:
+        raise UserError(
+            f"{name} unpacks to {entry.file_size >> 20} MiB, over the limit of "
+            f"{MAX_FILE_BYTES >> 20} MiB"
+        )
+    try:
+        return archive.read(entry)  # never more than the declared size
+    except _BROKEN_ENTRY as error:
+        raise UserError(f"{name} cannot be read from the zip ({error})") from error
+
+
+def entry_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> tuple[int, int]:
+    """Width and height by the header of an image in a zip, for :func:`read_image`'s errors."""
+    try:
+        with archive.open(entry) as stream:
+            return read_size(stream, name)
+    except _BROKEN_ENTRY as error:
+        raise UserError(f"{name} cannot be read from the zip ({error})") from error
+
+
+def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> bytes:
+    """The bytes of an image in a zip; ``name`` stands for it in messages.
+
+    Raises:
+        UserError: a damaged entry, no image, one of too many pixels, or far more bytes than its
+            pixels need. All but the first show before much is unpacked.
+    """
+    width, height = entry_size(archive, entry, name)
+    if entry.file_size > _SPARE_BYTES + _PIXEL_BYTES * width * height:
+        raise UserError(
+            f"{name} unpacks to {entry.file_size >> 20} MiB, far more than a picture of "
+            f"{width}x{height} pixels needs: save it anew"
+        )
+    return _unpack(archive, entry, name)
+
+
 class Source:
     """The files of a folder or a zip, by position; a context manager.
 
@@ -65,13 +119,7 @@ class Source:
             names = sorted(p.relative_to(path).as_posix() for p in files)
             self.names = [name for name in names if self._is_data(name)]
             return
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (*_BROKEN_ENTRY, ValueError) as error:
-            raise UserError(
-                f"{path} is not a folder and not a whole zip file ({error}): "
-                "if it was copied or downloaded, do that again"
-            ) from error
+        self._zip = open_zip(path)
         entries = sorted(self._zip.infolist(), key=lambda entry: entry.filename)
         self._entries = [e for e in entries if not e.is_dir() and self._is_data(e.filename)]
         self.names = [entry.filename for entry in self._entries]
@@ -89,23 +137,12 @@ class Source:
         if self._zip is not None:
             self._zip.close()
 
-    def _read_entry(self, entry: zipfile.ZipInfo) -> bytes:
-        assert self._zip is not None
-        if entry.file_size > MAX_ENTRY_BYTES:
-            raise UserError(
-                f"{entry.filename} unpacks to {entry.file_size >> 20} MiB, over the limit of "
-                f"{MAX_ENTRY_BYTES >> 20} MiB"
-            )
-        try:
-            return self._zip.read(entry)  # never more than the declared size
-        except _BROKEN_ENTRY as error:
-            raise UserError(f"{entry.filename} cannot be read from the zip ({error})") from error
-
     def read(self, index: int) -> Image.Image:
         """Image number ``index`` as RGB; UserError names a broken one. May be called by threads."""
+        name = self.names[index]
         if self._zip is None:
-            return read_image(self.path / self.names[index], self.names[index])
-        return read_image(self._read_entry(self._entries[index]), self.names[index])
+            return read_image(self.path / name, name, whole=True)
+        return read_image(read_entry(self._zip, self._entries[index], name), name, whole=True)
 
     def size(self, index: int) -> tuple[int, int]:
         """Width and height by the header of image number ``index``; UserError as :meth:`read`."""
@@ -116,11 +153,7 @@ class Source:
                     return read_size(stream, name)
             except OSError as error:
                 raise UserError(f"{name} cannot be read ({error.strerror})") from error
-        try:
-            with self._zip.open(self._entries[index]) as stream:
-                return read_size(stream, name)
-        except _BROKEN_ENTRY as error:
-            raise UserError(f"{name} cannot be read from the zip ({error})") from error
+        return entry_size(self._zip, self._entries[index], name)
 
     def _description(self) -> dict[str, Any]:
         """What ``dataset.json`` says, which has an entry for labels; empty if there is none."""
@@ -128,7 +161,8 @@ class Source:
             if self._zip is None:
                 text = (self.path / "dataset.json").read_bytes()
             else:
-                text = self._read_entry(self._zip.getinfo("dataset.json"))
+                entry = self._zip.getinfo("dataset.json")
+                text = _unpack(self._zip, entry, "dataset.json")
         except (FileNotFoundError, KeyError):
             return {}
         try:

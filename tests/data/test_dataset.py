@@ -4,6 +4,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import scalefp.data.source
 from data_sets import FILES, load, png, write_folder, write_zip
@@ -155,11 +157,40 @@ def test_damaged_and_oversized_zip_entries_are_skipped(
     body = bytearray(path.read_bytes())
     body[200] ^= 0xFF  # inside the first entry: its checksum no longer holds
     path.write_bytes(body)
-    monkeypatch.setattr(scalefp.data.source, "MAX_ENTRY_BYTES", 4096)
+    monkeypatch.setattr(scalefp.data.source, "MAX_FILE_BYTES", 4096)
     images = load(path)
     assert images.names == ["fine.png"]
-    assert "cannot be read from the zip" in dict(images.skipped)["damaged.png"]
+    assert "Bad CRC-32" in dict(images.skipped)["damaged.png"]
     assert "over the limit" in dict(images.skipped)["large.png"]
+
+
+def test_zip_entries_are_judged_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded, text = png(1) + bytes(70 * 2**20), bytes(70 * 2**20)
+    source = write_zip(tmp_path / "set.zip", {"padded.png": padded, "text.png": text, **FILES})
+    read = zipfile.ZipFile.read
+    monkeypatch.setattr(
+        zipfile.ZipFile,
+        "read",
+        lambda self, entry: read(self, entry) if entry.file_size < 1e6 else 0,
+    )
+    skipped = dict(load(source).skipped)
+    assert list(skipped) == ["padded.png", "text.png"]
+    assert "unpacks to 70 MiB, far more than a picture of 16x16" in skipped["padded.png"]
+    assert "not an image" in skipped["text.png"]
+
+
+def test_training_images_are_judged_by_content_and_must_be_whole(tmp_path: Path) -> None:
+    stream = BytesIO()
+    Image.new("RGB", (16, 16), "red").save(stream, "BMP")
+    jpeg = BytesIO()
+    Image.new("RGB", (16, 16), "red").save(jpeg, "JPEG")
+    files = {"a.jpg_large": stream.getvalue(), "b": png(1), "cut.jpg": jpeg.getvalue()[:-1]}
+    images = load(write_folder(tmp_path / "set", files))
+    assert images.names == ["a.jpg_large", "b"] and [name for name, _ in images.skipped] == [
+        "cut.jpg"
+    ]
 
 
 def test_image_bomb_in_a_zip_is_skipped(tmp_path: Path) -> None:

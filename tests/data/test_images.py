@@ -1,5 +1,6 @@
 """Images in every format and mode come out as the RGB pixels a viewer shows; bad ones are named."""
 
+import re
 import struct
 import warnings
 import zlib
@@ -18,7 +19,6 @@ from scalefp.data.images import (
     MAX_PIXELS,
     fit,
     grid,
-    list_images,
     read_image,
     read_size,
     save_png,
@@ -30,6 +30,7 @@ from scalefp.data.images import (
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
 
+ALL = ["PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP"]
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
 
@@ -76,10 +77,17 @@ def test_lossless_formats_are_bit_exact(tmp_path: Path) -> None:
         for source in (path, str(path), path.read_bytes(), stream, photo()):
             np.testing.assert_array_equal(pixels(source), expected)
     np.testing.assert_array_equal(pixels(encode(photo(), "WEBP", lossless=True)), expected)
+    for kind in ("BMP", "TIFF"):
+        np.testing.assert_array_equal(pixels(encode(photo(), kind)), expected)
+    palette = photo().quantize(16)
+    np.testing.assert_array_equal(
+        pixels(encode(palette, "GIF")), np.asarray(palette.convert("RGB"))
+    )
 
 
-def test_jpeg_is_close() -> None:
-    error = pixels(encode(photo(), "JPEG", quality=95)).astype(int) - np.asarray(photo())
+@pytest.mark.parametrize("kind", ["JPEG", "AVIF"])
+def test_lossy_formats_are_close(kind: str) -> None:
+    error = pixels(encode(photo(), kind, quality=95)).astype(int) - np.asarray(photo())
     assert np.abs(error).mean() < 4
 
 
@@ -140,13 +148,13 @@ def test_cmyk_jpeg_shows_its_colours_not_the_inverse() -> None:
     assert red > 245 and green < 10 and blue < 10
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
-    source = encode(photo(), kind, exif=exif.tobytes(), **options)
+    source = encode(photo(), kind, exif=exif if kind == "TIFF" else exif.tobytes(), **options)
     upright = ImageOps.exif_transpose(Image.open(BytesIO(source)))
     np.testing.assert_array_equal(pixels(source), np.asarray(upright))
     again = read_image(read_image(source))  # must not be turned twice
@@ -159,12 +167,122 @@ def test_broken_exif_means_upright() -> None:
     np.testing.assert_array_equal(pixels(source), np.asarray(photo()))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF"])
 def test_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     source = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert pixels(source)[4, 4].tolist() == RED
+
+
+# Metadata is no part of the picture.
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+LONG = zlib.compress(b"a workflow " * 130_000)  # 1.4 MB, over what Pillow unpacks
+METADATA = {
+    "zTXt": chunk(b"zTXt", b"workflow\0\0" + LONG),
+    "iTXt": chunk(b"iTXt", b"workflow\0\1\0\0\0" + LONG),
+    "exif as text": chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG),
+    "iCCP": chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2_000_000))),
+    "many tEXt": chunk(b"tEXt", b"a\0" + b"x" * 60_000) * 1200,
+    "damaged": chunk(b"tEXt", b"a\0bc")[:-1] + b"?",
+    "unknown": chunk(b"caNv", b"what nobody knows"),
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+@pytest.mark.parametrize("place", [33, -12], ids=["before", "after"])
+def test_metadata_of_a_png_does_not_matter(name: str, place: int) -> None:
+    whole = encode(photo())
+    source = whole[:place] + METADATA[name] + whole[place:]
+    np.testing.assert_array_equal(pixels(source), np.asarray(photo()))
+    assert read_size(BytesIO(source), "a") == photo().size
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "tEXt", "iTXt"])
+def test_the_orientation_of_a_png_may_stand_in_a_text(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    digits = exif.tobytes().hex().encode()
+    profile = b"\nexif\n" + str(len(digits) // 2).encode().rjust(8) + b"\n" + digits + b"\n"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="3"/></x:xmpmeta>'
+    body = {
+        "zTXt": b"Raw profile type exif\0\0" + zlib.compress(profile),
+        "tEXt": b"Raw profile type exif\0" + profile,
+        "iTXt": b"XML:com.adobe.xmp\0\0\0\0\0" + xmp,
+    }[kind]
+    whole = encode(photo())
+    source = whole[:33] + chunk(kind.encode(), body) + whole[33:]
+    np.testing.assert_array_equal(pixels(source), np.asarray(photo())[::-1, ::-1])
+
+
+def test_a_large_profile_in_a_jpeg_does_not_matter() -> None:
+    plain, with_profile = (encode(photo(), "JPEG", icc_profile=p) for p in (None, bytes(2_000_000)))
+    np.testing.assert_array_equal(pixels(with_profile), pixels(plain))
+
+
+# What was cut off.
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_cut_by_a_few_bytes_is_read(
+    mode: str, progressive: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = encode(photo(160, 96).convert(mode), "JPEG", progressive=progressive)
+    for cut in (1, 2, 3, 20):
+        caplog.clear()
+        error = pixels(whole[:-cut]).astype(int) - pixels(whole)
+        assert np.abs(error).mean() < 3
+        assert "the image is cut off" in caplog.text
+    caplog.clear()
+    pixels(whole + b"trailing bytes")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_mostly_missing_is_refused(progressive: bool) -> None:
+    whole = encode(photo(160, 96), "JPEG", quality=90, progressive=progressive)
+    start = whole.index(b"\xff\xda")
+    for share in (0.02, 0.1, 0.2):
+        part = whole[: start + int((len(whole) - start) * share)]
+        assert "cut.jpg is truncated" in refusal(part, name="cut.jpg")
+    assert "cut.jpg is truncated" in refusal(whole[: start - 1], name="cut.jpg")
+
+
+def test_a_part_of_a_jpeg_is_the_part_of_the_picture(caplog: pytest.LogCaptureFixture) -> None:
+    whole = encode(photo(160, 160), "JPEG", quality=90)
+    start = whole.index(b"\xff\xda")
+    part = whole[: start + (len(whole) - start) * 3 // 4]
+    np.testing.assert_array_equal(pixels(part)[:96], pixels(whole)[:96])
+    assert "a\\nb.jpg" not in caplog.text
+    read_image(part, "a\nb.jpg")
+    assert re.search(r"a\\nb.jpg is cut off: the lowest [123]\d% of the picture", caplog.text)
+
+
+def test_a_whole_file_can_be_asked_for() -> None:
+    with pytest.raises(UserError, match="cut.jpg is truncated or corrupt"):
+        read_image(encode(photo(), "JPEG")[:-1], "cut.jpg", whole=True)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_decoding() -> None:
+    """A file of 50 KB that would take a minute."""
+    whole = encode(Image.new("L", (2000, 2000)), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    slow = whole[:last] + whole[last:-2] * 2000 + whole[-2:]
+    assert "slow.jpg is a JPEG of more than 100 scans" in refusal(slow, "slow.jpg")
+
+
+def test_a_lack_of_memory_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", no_memory)
+    assert "a.png needs more memory than there is" in refusal(encode(photo()), "a.png")
 
 
 def test_the_given_image_is_not_changed() -> None:
@@ -189,16 +307,20 @@ def test_missing_folder_empty_and_text(tmp_path: Path) -> None:
     assert "empty.png is an empty file" in refusal(tmp_path / "empty.png")
     (tmp_path / "text.png").write_text("hello")
     assert "text.png is not an image" in refusal(tmp_path / "text.png")
-    assert "PNG, JPEG or WebP" in refusal(b"<svg>", name="b.svg")
+    assert "PNG, JPEG, WebP" in refusal(b"<svg>", name="b.svg")
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
-def test_other_formats_are_named(kind: str) -> None:
-    message = refusal(encode(photo(), kind), name="picture")
-    assert f"picture is a {kind} file" in message and "convert it" in message
+def test_other_formats_are_named_and_never_opened() -> None:
+    for magic, what in ((b"%!PS-Adobe-3.0 EPSF", "PostScript"), (b"8BPS\0\1", "Photoshop")):
+        assert f"picture is a {what} file" in refusal(magic + bytes(60), name="picture")
+    assert "a.heic is a HEIC file" in refusal(b"\0\0\0\x18ftypheic" + bytes(60), name="a.heic")
+    assert "not an image" in refusal(encode(photo(), "PPM"))  # that Pillow reads, and we do not
+    assert "not an image" in refusal(b"BMW is a make of cars, and this is a text.")
+    macos = b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(60)
+    assert "._x.png is the part of a file's attributes" in refusal(macos, name="._x.png")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP"])
 def test_truncated_anywhere(kind: str, tmp_path: Path) -> None:
     whole = encode(photo(), kind)
     path = tmp_path / "cut.img"
@@ -214,7 +336,7 @@ def test_hostile_bytes_give_a_user_error(magic: bytes, body: bytes) -> None:
 
 @given(st.data())
 def test_flipped_bytes_give_an_image_or_a_user_error(data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
+    kind = data.draw(st.sampled_from(ALL))
     source = bytearray(encode(photo(), kind))
     for _ in range(data.draw(st.integers(1, 4))):
         source[data.draw(st.integers(0, len(source) - 1))] = data.draw(st.integers(0, 255))
@@ -260,9 +382,9 @@ def test_limit_is_inclusive() -> None:
 # The size alone.
 
 
-@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.integers(1, 90), st.integers(1, 90))
+@given(st.sampled_from(ALL), st.integers(1, 90), st.integers(1, 90))
 def test_the_size_is_in_the_header(kind: str, width: int, height: int) -> None:
-    body = encode(Image.new("RGB", (width, height), "red"), kind)
+    body = encode(Image.new("P" if kind == "GIF" else "RGB", (width, height)), kind)
     assert read_size(BytesIO(body), "a") == (width, height)
 
 
@@ -356,13 +478,3 @@ def test_save_png_round_trip_and_no_leftovers(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     np.testing.assert_array_equal(pixels(tmp_path / "a.png"), np.asarray(photo(8, 8)))
-
-
-def test_list_images(tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    for name in ("z.PNG", "a.jpeg", "b/c.webp", "b/d.JPG", "note.txt"):
-        (tmp_path / name).write_bytes(b"")
-    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
-    assert found == ["a.jpeg", "b/c.webp", "b/d.JPG", "z.PNG"]
-    with pytest.raises(UserError, match="not a folder"):
-        list_images(tmp_path / "none")
