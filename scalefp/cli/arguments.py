@@ -90,17 +90,6 @@ def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> 
     parser.set_defaults(list_name=name)
 
 
-def add_images(parser: Parser) -> None:
-    """The images that a command reads."""
-    add_list(
-        parser,
-        "images",
-        "IMAGE",
-        "+",
-        "image file, folder or zip of such, or - for paths on standard input",
-    )
-
-
 def add_key_choice(parser: Parser) -> Any:
     """Which key to use; returns the group, one of which must be given. See commands.chosen_key."""
     which = parser.add_mutually_exclusive_group(required=True)

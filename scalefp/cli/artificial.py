@@ -6,7 +6,6 @@ from typing import Any
 from scalefp.cli.arguments import (
     Parser,
     add_command,
-    add_images,
     add_key_choice,
     add_options,
     count,
@@ -17,6 +16,8 @@ from scalefp.cli.hydra import add_overrides, run_hydra
 from scalefp.cli.images import show_keys
 from scalefp.cli.instances import check_holder, chosen_key
 from scalefp.cli.output import OK, show
+from scalefp.cli.reading import add_reading_options
+from scalefp.cli.table import add_result_options
 from scalefp.errors import UserError
 
 BUNDLED = "artificial-emoji"
@@ -42,7 +43,8 @@ def add_artificial_commands(to: Any) -> None:
         "scalefp artificial detect outputs/0000.png --json",
     )  # fmt: skip
     add_marker(detect)
-    add_images(detect)
+    add_result_options(detect)
+    add_reading_options(detect)
 
 
 def add_marker(parser: Parser) -> None:

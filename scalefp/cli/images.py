@@ -1,20 +1,37 @@
 """``scalefp decode`` and ``attribute``: what an investigator asks of image files."""
 
 import argparse
-import os
-from collections.abc import Callable, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
-from scalefp.cli.arguments import add_command, add_images, add_options, probability
-from scalefp.cli.output import NOBODY, OK, show
+import numpy as np
+
+from scalefp.attribution.verdict import verdict
+from scalefp.cli.arguments import add_command, add_options, probability
+from scalefp.cli.output import NOBODY, OK
+from scalefp.cli.reading import Images, Load, Outcome, add_reading_options
+from scalefp.cli.table import (
+    Entry,
+    Row,
+    add_result_options,
+    check_format,
+    shows_lines,
+    write_rows,
+)
 from scalefp.errors import UserError
+from scalefp.files import printable
 
 if TYPE_CHECKING:
     from scalefp.artificial.marks import MarkRecord
+    from scalefp.attribution.evidence import Attribution
+    from scalefp.attribution.reading import Reading
     from scalefp.registry import Snapshot
     from scalefp.release.reader import Reader
 
-SEARCH_BATCH = 64  # sources searched in one pass over the keys
+MAX_NAMED = 10  # holders in a summary
 
 
 def add_image_commands(to: Any) -> None:
@@ -23,7 +40,8 @@ def add_image_commands(to: Any) -> None:
         "scalefp decode --model emoji images/0000.png --json",
     )  # fmt: skip
     add_options(decode, "model")
-    add_images(decode)
+    add_result_options(decode)
+    add_reading_options(decode)
     attribute = add_command(
         to, "attribute", run_attribute,
         "say whose instance made each image; exit code 1 if nobody's made any of them",
@@ -57,34 +75,54 @@ def add_image_commands(to: Any) -> None:
         "--fpr", type=probability, default=1e-6,
         help="accepted probability of naming anybody wrongly (default: 1e-6)",
     )  # fmt: skip
-    add_images(attribute)
+    attribute.add_argument(
+        "--sort", choices=("evidence",),
+        help="whoever is attributed first, by p-value; the others keep their order",
+    )  # fmt: skip
+    attribute.add_argument(
+        "--only-attributed", action="store_true", help="leave out what is attributed to nobody"
+    )
+    add_result_options(attribute)
+    add_reading_options(attribute)
 
 
-def expand(arguments: Sequence[str]) -> list[str]:
-    """Image files, each folder replaced by the images below it."""
-    from scalefp.data.images import list_images
+def unread(outcome: Outcome) -> str:
+    """The line of an image that could not be read."""
+    problem = outcome.problem.removeprefix(outcome.name)
+    return f"{outcome.name}: could not be read: {'it' if problem.startswith(' ') else ''}{problem}"
 
-    paths: list[str] = []
-    for argument in arguments:
-        if not os.path.isdir(argument):
-            paths.append(argument)
+
+def tell(lines: Iterable[str]) -> None:
+    """Say on standard error what is no result."""
+    for line in lines:
+        print(f"scalefp: {printable(line)}", file=sys.stderr)
+
+
+# decode
+
+
+def keys_read(images: Images, *, progress: bool) -> Iterator[Row]:
+    """The key read in each image."""
+    for outcome in chain.from_iterable(images.read(progress=progress)):
+        entry: Entry = {"image": outcome.name}
+        if outcome.reading is None:
+            yield Row(entry | {"error": outcome.problem}, unread(outcome))
             continue
-        found = list_images(argument)
-        if not found:
-            raise UserError(f"folder {argument} holds no PNG, JPEG or WebP image: give another")
-        paths += map(str, found)
-    return paths
+        key, confidence = str(outcome.reading.key), float(outcome.reading.confidence[0])
+        line = f"{outcome.name}  {key}  confidence {confidence:.3f}"
+        yield Row(entry | {"key": key, "confidence": confidence}, line)
 
 
-def show_keys(args: argparse.Namespace, load: Callable[[str], "Reader"]) -> int:
+def show_keys(args: argparse.Namespace, load: Load) -> int:
     """Print the key that the release reads in each image."""
-    paths = expand(args.images)
-    reading = load(args.model).decode(paths)
-    rows = [
-        {"image": path, "key": str(key), "confidence": float(confidence)}
-        for path, key, confidence in zip(paths, reading.keys, reading.confidence, strict=True)
-    ]
-    show(args, rows, (f"{r['image']}  {r['key']}  confidence {r['confidence']:.3f}" for r in rows))
+    check_format(args)
+    images = Images(args, load)
+    rows: Iterable[Row] = keys_read(images, progress=not shows_lines(args))
+    if args.strict:
+        rows = list(rows)
+    write_rows(args, rows, ("image", "key", "confidence", "error"), lambda entry: [entry])
+    tell(images.report())
+    images.check_any()
     return OK
 
 
@@ -94,15 +132,7 @@ def run_decode(args: argparse.Namespace) -> int:
     return show_keys(args, load)
 
 
-def verdict(entry: dict[str, Any], n_bits: int) -> str:
-    images = entry["images"]
-    source = images[0] if len(images) == 1 else f"{len(images)} images"
-    names = [
-        f"{found['holder']} (p = {found['p_value']:.2g}, {found['matches']} of {n_bits} bits"
-        + (f", revoked {found['revoked']})" if found["revoked"] else ")")
-        for found in entry["attributed"]
-    ]
-    return f"{source}: {', '.join(names) or 'nobody'}"
+# attribute
 
 
 def issued_keys(args: argparse.Namespace, model: "Reader") -> "Snapshot | MarkRecord":
@@ -127,41 +157,110 @@ def issued_keys(args: argparse.Namespace, model: "Reader") -> "Snapshot | MarkRe
     return record
 
 
-def run_attribute(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
+COLUMNS = ("source", "image", "holder", "p_value", "matches", "revoked", "key", "error")
 
-    from scalefp.attribution.evidence import attribute_each
-    from scalefp.attribution.reading import group_by_agreement
+
+class Judge:
+    """Attributes what was read, and counts the verdicts."""
+
+    def __init__(self, args: argparse.Namespace, registry: "Snapshot | MarkRecord") -> None:
+        self.args, self.registry, self.issued = args, registry, len(registry)
+        self.sources, self.found = 0, 0
+        self.holders: Counter[str] = Counter()
+
+    def judge(self, sources: Sequence[tuple[list[str], "Reading"]]) -> list[Row]:
+        """The verdict on each source: the names of its images, and their reading."""
+        from scalefp.attribution.evidence import attribute_each
+
+        fpr, form = self.args.fpr, self.args.form
+        answers = attribute_each([reading for _, reading in sources], self.registry, fpr, form=form)
+        rows = []
+        for (names, reading), found in zip(sources, answers, strict=True):
+            entry = verdict(names, found, fpr=fpr, form=form, issued=self.issued)
+            source = names[0] if len(names) == 1 else f"{len(names)} images"
+            whose = ", ".join(in_text(one, reading.n_bits) for one in found) or "nobody"
+            rows.append(Row(entry, f"{source}: {whose}"))
+            self.found += bool(found)
+            self.holders.update({one.holder for one in found})
+        self.sources += len(sources)
+        return rows
+
+    def each(self, images: Images, *, progress: bool) -> Iterator[Row]:
+        """A verdict on each image, as soon as it is read."""
+        for outcomes in images.read(progress=progress):
+            read = [([one.name], one.reading) for one in outcomes if one.reading is not None]
+            rows = iter(self.judge(read))
+            for one in outcomes:
+                yield not_judged(one) if one.reading is None else next(rows)
+
+    def together(self, images: Images, *, progress: bool) -> Iterator[Row]:
+        """A verdict on all images as one source, or on each group of them that reads alike."""
+        from scalefp.attribution.reading import Reading, group_by_agreement
+
+        outcomes = list(chain.from_iterable(images.read(progress=progress)))
+        read = [one for one in outcomes if one.reading is not None]
+        if read:
+            logits = np.concatenate([one.reading.logits for one in read if one.reading])
+            reading = Reading(logits, images.model.digest)
+            groups = [list(range(len(read)))]
+            if self.args.group:
+                groups = group_by_agreement(reading)
+            yield from self.judge(
+                [([read[i].name for i in group], reading.take(group)) for group in groups]
+            )
+        yield from (not_judged(one) for one in outcomes if one.reading is None)
+
+    def summary(self) -> str:
+        """Such as ``20 of 520 attributed: alice 20``."""
+        named = ", ".join(f"{name} {times}" for name, times in self.holders.most_common(MAX_NAMED))
+        rest = len(self.holders) - MAX_NAMED
+        more = f" and {rest} more holders" if rest > 0 else ""
+        return f"{self.found} of {self.sources} attributed{': ' if named else ''}{named}{more}"
+
+
+def in_text(found: "Attribution", n_bits: int) -> str:
+    revoked = f", revoked {found.revoked}" if found.revoked else ""
+    return f"{found.holder} (p = {found.p_value:.2g}, {found.matches} of {n_bits} bits{revoked})"
+
+
+def not_judged(outcome: Outcome) -> Row:
+    return Row({"images": [outcome.name], "error": outcome.problem}, unread(outcome))
+
+
+def by_evidence(rows: Iterable[Row]) -> list[Row]:
+    """Attributed ones first, by p-value; the order of the others says nothing of anybody."""
+
+    def place(row: Row) -> float:
+        return min((found["p_value"] for found in row.entry.get("attributed", ())), default=2.0)
+
+    return sorted(rows, key=place)
+
+
+def in_table(entry: Entry, source: Iterator[int]) -> Iterator[Entry]:
+    """The lines of a verdict in a table: one for each of its images and each who is named."""
+    number = next(source)
+    for image in entry["images"]:
+        for found in entry.get("attributed") or [{}]:
+            error = entry.get("error")
+            yield {"source": number, "image": image, "error": error, **found}
+
+
+def run_attribute(args: argparse.Namespace) -> int:
     from scalefp.loading import load
 
-    paths, model = expand(args.images), load(args.model)
-    registry = issued_keys(args, model)
-    reading = model.decode(paths)
-    sources = [[image] for image in range(len(paths))]
-    if args.same_source:
-        sources = [list(range(len(paths)))]
-    elif args.group:
-        sources = group_by_agreement(reading)
-    entries = []
-    with tqdm(total=len(sources), desc="attribute", unit="source", delay=2, leave=False) as bar:
-        for start in range(0, len(sources), SEARCH_BATCH):
-            batch = sources[start : start + SEARCH_BATCH]
-            answers = attribute_each(
-                [reading.take(source) for source in batch], registry, args.fpr, form=args.form
-            )
-            for source, answer in zip(batch, answers, strict=True):
-                entry = {
-                    "images": [paths[image] for image in source],
-                    "attributed": [
-                        # Key goes out as text; vars() keeps the order of the fields.
-                        vars(found) | {"key": str(found.key)}
-                        for found in answer
-                    ],
-                    "fpr": args.fpr,
-                    "issued": len(registry),
-                    "form": args.form,
-                }
-                entries.append(entry)
-            bar.update(len(batch))
-    show(args, entries, (verdict(entry, reading.n_bits) for entry in entries))
-    return OK if any(entry["attributed"] for entry in entries) else NOBODY
+    check_format(args)
+    images = Images(args, load)
+    judge = Judge(args, issued_keys(args, images.model))
+    verdicts = judge.together if args.same_source or args.group else judge.each
+    rows: Iterable[Row] = verdicts(images, progress=not shows_lines(args))
+    if args.sort or args.strict:
+        rows = by_evidence(rows) if args.sort else list(rows)
+    if args.only_attributed:
+        rows = (row for row in rows if row.entry.get("attributed") != [])
+    numbers = count(1)
+    write_rows(args, rows, COLUMNS, lambda entry: in_table(entry, numbers))
+    if len(images) > 1:
+        tell([judge.summary()])
+    tell(images.report())
+    images.check_any()
+    return OK if judge.found else NOBODY

@@ -66,7 +66,9 @@ class Reader:
         return self.decoder.localizer is not None
 
     @torch.inference_mode()
-    def decode(self, images: Images, *, batch_size: int = 32, search: bool = True) -> Reading:
+    def decode(
+        self, images: Images, *, batch_size: int = 32, search: bool = True, progress: bool = True
+    ) -> Reading:
         """Read the fingerprint of images.
 
         What does not read clearly is tried as a crop, turned or mirrored (see alignment.py), which
@@ -80,6 +82,7 @@ class Reader:
             batch_size: images decoded at a time.
             search: try crops, turns and mirroring on what is unclear; else all are read as they
                 are.
+            progress: show a bar on standard error if it takes long.
 
         Returns:
             Reading of b images; take ``reading[i]`` for the i-th alone.
@@ -90,11 +93,13 @@ class Reader:
         pictures = Pictures(images, self.config.resolution)
         device = self._reader.output.weight.device
         logits = []
-        total = len(pictures)
-        with tqdm(total=total, unit="img", desc="decode", delay=2, leave=False) as progress:
+        total, hidden = len(pictures), not progress
+        with tqdm(
+            total=total, unit="img", desc="decode", delay=2, leave=False, disable=hidden
+        ) as bar:
             for pixels in pictures.batches(batch_size):
                 pixels = pixels.to(device)
                 found = read(self._reader, pixels) if search else self._reader(pixels)[0]
                 logits.append(found.double().cpu().numpy())
-                progress.update(len(pixels))
+                bar.update(len(pixels))
         return Reading(logits=np.concatenate(logits), model_digest=self.digest)

@@ -288,8 +288,9 @@ def test_bad_images(run: Run, release: Path, registry: Path, tmp_path: Path) -> 
     cases |= {"empty": "holds no", "missing.png": "does not exist"}
     for name, word in cases.items():
         for command in (["decode"], ["attribute", "--registry", registry]):
-            result = run(*command, "--model", release, good, bad / name)
-            assert_mistake(result, word, str(bad / name))
+            arguments = [*command, "--model", release, bad / name]
+            assert_mistake(run(*arguments), word, str(bad / name))
+            assert_mistake(run(*arguments, good, "--strict"), word, str(bad / name))
 
 
 def test_attribute_names_the_holder(
@@ -354,7 +355,7 @@ def test_attribute_groups_images_only_if_asked(
     own = 2.0 * scalefp.Registry(matching).find("recipient-x").bits - 1
     other = np.random.default_rng(0).choice([-1.0, 1.0], 128)
     reading = scalefp.Reading(np.stack([own, other, own]))
-    monkeypatch.setattr(Model, "decode", lambda self, paths: reading)
+    monkeypatch.setattr(Model, "decode", lambda self, pictures, **_: reading)
     arguments = ["attribute", "--model", release, "--registry", matching, *images, "--json"]
     assert [entry["images"] for entry in run(*arguments).json] == [[str(path)] for path in images]
     first, second = run(*arguments, "--group").json
@@ -383,7 +384,7 @@ def test_nobody_is_exit_code_1_only_if_no_image_is_attributed(
     reading = scalefp.Reading((unlike.bits[None] - 0.5).repeat(2, axis=0))
     reading.logits.flags.writeable = True
     reading.logits[0] *= -1
-    monkeypatch.setattr(Model, "decode", lambda self, paths: reading)
+    monkeypatch.setattr(Model, "decode", lambda self, pictures, **_: reading)
     some = run("attribute", "--model", release, "--registry", matching, *images[:2], "--json")
     assert some.code == 0
     assert [bool(entry["attributed"]) for entry in some.json] == [True, False]

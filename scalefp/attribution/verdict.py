@@ -1,0 +1,27 @@
+"""What attribution says of one source, as every door gives it out: command line, service, files."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from scalefp.attribution.evidence import Attribution, Form
+
+
+def verdict(
+    images: Sequence[str], found: Sequence[Attribution], *, fpr: float, form: Form, issued: int
+) -> dict[str, Any]:
+    """The entry of a source: its images, whom attribution named, and by what test.
+
+    Args:
+        images: names of the images of the source.
+        found: attributions, best first; empty means nobody.
+        fpr: accepted probability of naming anybody wrongly.
+        issued: number of keys that were compared.
+    """
+    return {
+        "images": list(images),
+        # The key goes out as text; vars() keeps the order of the fields.
+        "attributed": [vars(one) | {"key": str(one.key)} for one in found],
+        "fpr": fpr,
+        "issued": issued,
+        "form": form,
+    }

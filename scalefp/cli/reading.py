@@ -1,0 +1,216 @@
+"""The images that a command was given -> what the decoder read in each, one after the other.
+
+One process with one thread is the default: several threads that share few cores wait for each other
+most of the time. Large folders are read by several processes, each with a release of its own.
+"""
+
+import argparse
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
+from typing import TYPE_CHECKING, NamedTuple
+
+from scalefp.attribution.reading import Reading
+from scalefp.cli.arguments import Parser, add_list, count
+from scalefp.errors import UserError
+
+if TYPE_CHECKING:
+    from scalefp.data.gather import Found, Gathered
+    from scalefp.release.reader import Reader
+
+BATCH = 8  # images decoded at a time; results come as often
+
+Load = Callable[[str], "Reader"]
+
+
+def add_reading_options(parser: Parser) -> None:
+    """Which images a command reads, and how."""
+    parser.add_argument(
+        "--workers", type=count, default=1, metavar="N",
+        help="processes that read images, for large folders (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-search", dest="search", action="store_false",
+        help="read images as they are, without trying crops and turns: much faster where most are "
+        "unrelated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-megapixels", type=count, default=100, metavar="N",
+        help="refuse larger images, by their header (default: 100)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strict", action="store_true",
+        help="stop with exit code 2 and no result if any image cannot be read",
+    )  # fmt: skip
+    add_list(
+        parser, "images", "IMAGE", "+",
+        "image, folder or zip of images, or - for a list of paths on standard input",
+    )  # fmt: skip
+
+
+class Job(NamedTuple):
+    """How images are read."""
+
+    search: bool
+    max_pixels: int
+
+
+class Outcome(NamedTuple):
+    """What came of one image: its reading, or the sentence that says why there is none."""
+
+    name: str
+    reading: Reading | None
+    problem: str = ""
+
+
+def read_batch(model: "Reader", images: Sequence["Found"], job: Job) -> list[Outcome]:
+    """Read some images; those that cannot be read are no obstacle to the others."""
+    pictures, problems = [], {}
+    for number, image in enumerate(images):
+        try:
+            pictures.append(image.read(job.max_pixels))
+        except UserError as error:
+            problems[number] = str(error)
+    readings = iter(model.decode(pictures, search=job.search, progress=False) if pictures else ())
+    return [
+        Outcome(image.name, None, problems[number])
+        if number in problems
+        else Outcome(image.name, next(readings))
+        for number, image in enumerate(images)
+    ]
+
+
+# Several processes.
+
+_own: tuple["Reader", Job]  # of a worker: its release, and how to read
+
+
+def _start_worker(load: Load, release: str, job: Job) -> None:
+    # Ctrl+C reaches every process of the terminal; this one ends when its owner does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_owner, daemon=True).start()
+    one_thread()
+    global _own
+    _own = load(release), job
+
+
+def _end_with_owner() -> None:
+    owner = multiprocessing.parent_process()
+    assert owner is not None
+    owner.join()
+    os._exit(1)
+
+
+def _work(images: Sequence["Found"]) -> list[Outcome]:
+    return read_batch(_own[0], images, _own[1])
+
+
+def _read_by_workers(
+    load: Load, release: str, batches: Sequence[Sequence["Found"]], job: Job, workers: int
+) -> Iterator[list[Outcome]]:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (load, release, job))
+    try:
+        yield from pool.map(_work, batches)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that reads images died, perhaps for lack of memory: take fewer --workers or "
+            "a lower --max-megapixels"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def one_thread() -> None:
+    """Compute with one thread a process, unless OMP_NUM_THREADS says otherwise."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+class Images:
+    """The images that a command was given, to be read; counts what came of them.
+
+    Attributes:
+        unread: number of images that could not be read.
+        problem: why, of the first of them.
+    """
+
+    def __init__(self, args: argparse.Namespace, load: Load) -> None:
+        from scalefp.data.gather import gather
+
+        one_thread()
+        self.args, self.load = args, load
+        self.model = load(args.model)
+        self.gathered: Gathered = gather(args.images, sys.stdin.buffer)
+        self.unread, self.problem = 0, ""
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self.gathered.images)
+
+    def _batches(self) -> Iterator[list[Outcome]]:
+        images, args = self.gathered.images, self.args
+        batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+        job = Job(args.search, args.max_megapixels * 10**6)
+        workers = min(args.workers, len(batches))
+        if workers > 1:
+            yield from _read_by_workers(self.load, args.model, batches, job, workers)
+            return
+        for batch in batches:
+            yield read_batch(self.model, batch, job)
+
+    def read(self, *, progress: bool) -> Iterator[list[Outcome]]:
+        """What came of the images, in their order, some at a time.
+
+        Args:
+            progress: show a bar on standard error if it takes long.
+
+        Raises:
+            UserError: with ``--strict``, or where there is but one image, it cannot be read.
+        """
+        from tqdm import tqdm
+
+        begun = time.monotonic()
+        fatal = self.args.strict or len(self) == 1
+        bar = tqdm(
+            total=len(self), unit="img", desc="reading", delay=2, leave=False, disable=not progress
+        )
+        with bar:
+            for outcomes in self._batches():
+                for outcome in outcomes:
+                    if outcome.reading is None:
+                        if fatal:
+                            raise UserError(outcome.problem)
+                        self.unread += 1
+                        self.problem = self.problem or outcome.problem
+                self.seconds = time.monotonic() - begun
+                yield outcomes
+                bar.update(len(outcomes))
+
+    def report(self) -> list[str]:
+        """What to say of all of them in the end; empty for a single image."""
+        if len(self) == 1 and not self.gathered.skipped:
+            return []
+        lines = []
+        if self.unread:
+            lines.append(f"{self.unread} of {len(self)} could not be read")
+        if skipped := self.gathered.skipped:
+            kinds = ", ".join(f"{ending} {times}" for ending, times in skipped.most_common(5))
+            more = ", ..." if len(skipped) > 5 else ""
+            lines.append(f"{skipped.total()} files skipped, for they are no images: {kinds}{more}")
+        rate = len(self) / max(self.seconds, 1e-3)
+        lines.append(f"{len(self)} images in {self.seconds:.1f} s ({rate:.1f} images/s)")
+        return lines
+
+    def check_any(self) -> None:
+        """Raise UserError if none of them could be read."""
+        if self.unread == len(self):
+            raise UserError(f"none of the {len(self)} images could be read; {self.problem}")

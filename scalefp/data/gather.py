@@ -1,0 +1,172 @@
+"""What somebody points at, as one list of images: files, folders, zips, a list of paths.
+
+Nothing is left out in silence: whatever claims to be an image, by its content, its name or by being
+asked for, is in the list, readable or not, and the rest is counted.
+"""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+from zipfile import ZipFile
+
+from PIL import Image
+
+from scalefp.data.formats import HEAD_BYTES, recognise
+from scalefp.data.images import SUFFIXES, read_image
+from scalefp.data.source import open_zip, read_entry
+from scalefp.errors import UserError
+
+LIST = "-"  # stands for a list of paths on standard input
+_ZIP = b"PK\3\4"
+
+_open_zip = lru_cache(maxsize=4)(open_zip)
+
+
+class Found(NamedTuple):
+    """An image to be read.
+
+    Attributes:
+        name: how answers call it: its path, or the path of the zip and its name in there.
+        path: of the file or of the zip.
+        entry: position among the entries of the zip; None for a file.
+        problem: why there is nothing to read, in one sentence; "" if it is worth trying.
+    """
+
+    name: str
+    path: str
+    entry: int | None = None
+    problem: str = ""
+
+    def read(self, max_pixels: int) -> Image.Image:
+        """8-bit RGB, by :func:`scalefp.data.images.read_image`, whose errors name it."""
+        if self.problem:
+            raise UserError(self.problem)
+        if self.entry is None:
+            return read_image(self.path, self.name, max_pixels=max_pixels)
+        archive = _open_zip(Path(self.path))
+        data = read_entry(archive, archive.infolist()[self.entry], self.name)
+        return read_image(data, self.name, max_pixels=max_pixels)
+
+
+class Gathered(NamedTuple):
+    """All images that were pointed at, in order, and a count of the files that are none."""
+
+    images: list[Found]
+    skipped: Counter[str]  # by the ending of their names
+
+
+def _promises_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _ending(name: str) -> str:
+    return PurePosixPath(name).suffix.lower() or "without ending"
+
+
+def _head(path: str) -> bytes | None:
+    """The first bytes of a regular file; None if it may not be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device could block for ever
+            return b""
+        with open(path, "rb") as stream:
+            return stream.read(HEAD_BYTES)
+    except OSError:
+        return None
+
+
+def _in_folder(folder: str, skipped: Counter[str]) -> Iterator[Found]:
+    """The images at any depth below a folder, sorted by path."""
+    problems: list[Found] = []
+
+    def refused(error: OSError) -> None:
+        name = os.fsdecode(error.filename)
+        problem = f"folder {name} may not be read ({error.strerror}): check its permissions"
+        problems.append(Found(name, name, problem=problem))
+
+    files = [
+        Path(inside, name)
+        for inside, _, names in os.walk(folder, onerror=refused)
+        for name in names
+    ]
+    for path in map(str, sorted(files)):
+        head = _head(path)
+        # What may not be read could be anything: reading it says so.
+        if head is None or recognise(head) is not None or _promises_image(path):
+            yield Found(path, path)
+        else:
+            skipped[_ending(path)] += 1
+    yield from problems
+
+
+def _in_zip(path: str, skipped: Counter[str]) -> Iterator[Found]:
+    """The images in a zip, sorted by name."""
+    archive: ZipFile = _open_zip(Path(path))
+    for name, number in sorted((e.filename, i) for i, e in enumerate(archive.infolist())):
+        entry = archive.infolist()[number]
+        if entry.is_dir():
+            continue
+        found = Found(f"{path}/{name}", path, number)
+        if name.startswith("__MACOSX/"):  # holds attributes of the files, under their names
+            skipped[_ending(name)] += 1
+            continue
+        try:
+            with archive.open(entry) as stream:
+                is_image = recognise(stream.read(HEAD_BYTES)) is not None
+        except Exception as error:  # a password, a damaged entry, an unknown compression
+            problem = f"{found.name} cannot be read from the zip ({error})"
+            yield found._replace(problem=problem)
+            continue
+        if is_image or _promises_image(name):
+            yield found
+        else:
+            skipped[_ending(name)] += 1
+
+
+def _one(argument: str, skipped: Counter[str]) -> Iterator[Found]:
+    if os.path.isdir(argument):
+        inside: Iterable[Found] = _in_folder(argument, skipped)
+        kind = "folder"
+    elif (_head(argument) or b"").startswith(_ZIP):
+        try:
+            inside = list(_in_zip(argument, skipped))
+        except UserError as error:
+            inside = [Found(argument, argument, problem=str(error))]
+        kind = "zip"
+    else:
+        yield Found(argument, argument)
+        return
+    none = True
+    for image in inside:
+        none = False
+        yield image
+    if none:
+        problem = f"{kind} {argument} holds no image: give another"
+        yield Found(argument, argument, problem=problem)
+
+
+def listed(stream: BinaryIO) -> list[str]:
+    """The paths of a list, one a line, or separated by NUL (``find -print0``) if there is one."""
+    text = stream.read()
+    separator = b"\0" if b"\0" in text else b"\n"
+    paths = text.split(separator)
+    if separator == b"\n":
+        paths = [path.removesuffix(b"\r") for path in paths]
+    return [os.fsdecode(path) for path in paths if path]
+
+
+def gather(arguments: Iterable[str], stdin: BinaryIO) -> Gathered:
+    """Every image that the arguments name.
+
+    Args:
+        arguments: image files, folders (looked through at any depth), zips, or ``-`` for a list of
+            such paths on ``stdin``.
+    """
+    paths: list[str] = []
+    for argument in arguments:
+        paths += listed(stdin) if argument == LIST else [argument]
+    skipped: Counter[str] = Counter()
+    return Gathered([image for path in paths for image in _one(path, skipped)], skipped)
