@@ -1,4 +1,4 @@
-"""What the tests of experiments/artificial-fingerprints share: pictures, and calls of scripts."""
+"""What the tests of experiments/ share: pictures, and calls of scripts."""
 
 import sys
 from pathlib import Path
@@ -32,3 +32,10 @@ def call(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) ->
     """Run a script as the command line would, with these arguments."""
     monkeypatch.setattr(sys, "argv", [f"artificial/{module.__name__}.py", *map(str, words)])
     module.main()
+
+
+def refused(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    """The same for a mistake of the user's, which ends the script with status 2."""
+    with pytest.raises(SystemExit) as end:
+        call(module, monkeypatch, *words)
+    assert end.value.code == 2

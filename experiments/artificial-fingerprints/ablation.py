@@ -11,8 +11,7 @@ python experiments/artificial-fingerprints/ablation.py runs/ablation
 """
 
 import argparse
-import json
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,16 @@ from scalefp.artificial.losses import visibility
 from scalefp.artificial.marker import Marker
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_pil, to_tensor
-from scalefp.evaluation.run import hardware
-from scalefp.files import atomic_path
+from scalefp.errors import UserError
+from scalefp.experiment import Experiment, markdown_table
 from scalefp.loading import load_marker
 from scalefp.metrics import psnr, ssim
 from scalefp.perturb import PERTURBATIONS
 
-HERE = Path(__file__).parent
 CHANGES = {"noise": 0.111, "blur_sigma": 1.0, "jpeg": 90.0}
 
 
-def measure(marker: Marker, images: torch.Tensor, seed: int) -> dict[str, float]:
+def figures_of(marker: Marker, images: torch.Tensor, seed: int) -> dict[str, float]:
     """Figures of one marker on clean images uint8 [b, 3, R, R], a random key each."""
     draw = torch.Generator().manual_seed(seed)
     bits = torch.randint(0, 2, (len(images), marker.config.n_bits), generator=draw)
@@ -58,55 +56,46 @@ def measure(marker: Marker, images: torch.Tensor, seed: int) -> dict[str, float]
     return figures
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The rows as Markdown."""
-    columns = list(next(iter(rows.values())))
-    lines = [["training", *columns], ["---"] * (len(columns) + 1)]
-    for name, figures in rows.items():
-        cells = [f"{figures[c]:.1f}" if c == "psnr" else f"{figures[c]:.3f}" for c in columns]
-        lines.append([name, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def main() -> None:
-    """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", type=Path, help="folder of the trainings")
-    parser.add_argument("--data", default="emoji64", help="bundled name, folder or zip")
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "ablation", help="folder")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of every marker below the folder of the trainings."""
     releases = sorted(options.runs.glob("*/release.safetensors"))
     if not releases:
-        parser.error(f"{options.runs} holds no trained marker: run the trainings first")
+        raise UserError(f"{options.runs} holds no trained marker: run the trainings first")
     rows: dict[str, dict[str, float]] = {}
     about: dict[str, Any] = {}
     for path in releases:
         marker = load_marker(path)
         data = ImageSet(options.data, marker.config.resolution, progress=False)
         some = data.batch(torch.linspace(0, len(data) - 1, options.images).long())
-        rows[path.parent.name] = measure(marker, some, options.seed)
+        rows[path.parent.name] = figures_of(marker, some, options.seed)
         about[path.parent.name] = {
             "digest": marker.digest,
             "n_bits": marker.config.n_bits,
             "images_seen": marker.training["images"],
         }
-    results = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "seed": options.seed,
-        "images": options.images,
-        "markers": about,
-        "figures": rows,
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(options.out / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-    with atomic_path(options.out / "table.md") as temporary:
-        temporary.write_text(table(rows))
-    print(table(rows))
+    return {"seed": options.seed, "images": options.images, "markers": about, "figures": rows}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The rows as Markdown."""
+    columns = list(next(iter(results["figures"].values())))
+    lines = []
+    for name, figures in results["figures"].items():
+        cells = [f"{figures[c]:.1f}" if c == "psnr" else f"{figures[c]:.3f}" for c in columns]
+        lines.append([name, *cells])
+    return markdown_table(["training", *columns], lines) + "\n"
+
+
+EXPERIMENT = Experiment(Path(__file__).parent / "ablation", measure, table)
+
+
+def main() -> None:
+    """Measure all trainings, and write results and table."""
+    parser = EXPERIMENT.parser(__doc__)
+    parser.add_argument("runs", type=Path, help="folder of the trainings")
+    parser.add_argument("--data", default="emoji64", help="bundled name, folder or zip")
+    parser.add_argument("--images", type=int, default=500)
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

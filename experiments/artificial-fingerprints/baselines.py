@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from io import BytesIO
@@ -26,13 +25,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from record import load_results, made, making, table, write_results
 from scalefp.attribution.evidence import log_binomial_tail
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_pil, to_tensor, to_uint8
 from scalefp.errors import UserError
-from scalefp.evaluation.cache import Parts
 from scalefp.evaluation.quality import decibels
+from scalefp.experiment import Experiment, Parts, made, markdown_table
 from scalefp.loading import load_marker
 from stego import TOOLS, Bits, Found, Ours, Tool, as_file
 from transfer import make_learner, train
@@ -152,13 +150,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             )
         tools[OURS] = Ours(marker)
     parts = Parts(options.parts, settings(options))
-    rows = {}
-    with tqdm(tools.items(), "tools") as bar:
-        samples = parts.get("clean samples", partial(generate_clean, clean, options))
-        for name, tool in bar:
-            bar.set_postfix_str(name)
-            part = f"{name} {tool.marker.digest[:16]}" if isinstance(tool, Ours) else name
-            rows[name] = parts.get(part, partial(measure_tool, tool, clean, samples, options))
+    samples = parts.get("clean samples", partial(generate_clean, clean, options))
+    titles = {
+        name: f"{name} {tool.marker.digest[:16]}" if isinstance(tool, Ours) else name
+        for name, tool in tools.items()
+    }
+    work = {
+        titles[name]: partial(measure_tool, tool, clean, samples, options)
+        for name, tool in tools.items()
+    }
+    found = parts.measure(work, "tools")
     return {
         "data": Path(options.data).name,
         "resolution": options.resolution,
@@ -167,7 +168,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "training_images": options.training_images,
         "seed": options.seed,
         "absent": absent,
-        "rows": rows,
+        "rows": {name: found[title] for name, title in titles.items()},
     }
 
 
@@ -213,7 +214,7 @@ def report(results: dict[str, Any]) -> str:
             f"{figures['images']:,} images of `{figures['data']}` at {figures['resolution']} px; "
             f"generator `{figures['generator']}`, {figures['training_images']:,} images; "
             f"{made(figures)}",
-            table(head, rows),
+            markdown_table(head, rows),
             *(f"Left out: {tool}: {why}." for tool, why in figures["absent"].items()),
         ]
     parts.append(
@@ -222,11 +223,13 @@ def report(results: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+EXPERIMENT = Experiment(Path(__file__).parent / "baselines", measure, report, named_by="data")
+
+
 def main() -> None:
     """Measure all tools on one data set, and write results and table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--data", default="emoji64", help="bundled name, folder or zip")
-    parser.add_argument("--name", help="of this table in the results (default: as the data)")
     parser.add_argument("--marker", help="measured beside the tools: bundled name or path")
     parser.add_argument("--tools", nargs="*", default=[*TOOLS], choices=[*TOOLS])
     parser.add_argument("--images", type=int, default=3000, help="of the data, to mark")
@@ -236,15 +239,7 @@ def main() -> None:
     parser.add_argument("--training-images", type=int, default=40_000)
     parser.add_argument("--samples", type=int, default=256, help="read at each stage")
     parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "baselines")
-    options = parser.parse_args()
-    options.name = options.name or Path(options.data).stem
-    torch.set_num_threads(1)
-    started = time.process_time()
-    measured = measure(options) | making(time.process_time() - started)
-    results = load_results(options.out) | {options.name: measured}
-    write_results(options.out, results, report(results))
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

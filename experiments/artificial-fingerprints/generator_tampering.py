@@ -12,8 +12,6 @@ trained on with clean images; the bits that are left are held against what the p
 
 import argparse
 import copy
-import hashlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,16 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 from tqdm import tqdm
 
 from generators.dcgan import LATENT, Dcgan, Generator
 from generators.kept import FILE, load_dcgan
 from jobs import Job, find_jobs
-from record import load_results, made, making, table, write_results
-from scalefp.artificial.marker import Marker
 from scalefp.data.dataset import ImageSet
-from scalefp.evaluation.cache import Parts
 from scalefp.evaluation.features import choose_extractor
 from scalefp.evaluation.plots import plot_tampering
 from scalefp.evaluation.published import tampered_curves
@@ -46,6 +42,7 @@ from scalefp.evaluation.removal import (
 from scalefp.evaluation.samples import EvaluateConfig
 from scalefp.evaluation.tamper import TAMPERINGS
 from scalefp.evaluation.targets import LOSS
+from scalefp.experiment import Experiment, Parts, content_digest, made, markdown_table
 from scalefp.loading import load_marker
 
 TRIED = [name for name in TAMPERINGS if name != "flatten"]  # which is of constant maps
@@ -139,12 +136,7 @@ def measure_changes(
         return figures(attempt, tampered.changed(attempt))
 
     work = {RENEWED: renewed} | {each.name: partial(changed, each) for each in attempts(config)}
-    rows = []
-    with tqdm(work.items(), "tampering", unit="change") as bar:
-        for name, measure in bar:
-            bar.set_postfix_str(name)
-            rows.append(parts.get(name, measure))
-    return rows
+    return list(parts.measure(work, "tampering").values())
 
 
 def measure_training(
@@ -164,8 +156,10 @@ def measure_training(
     return rows
 
 
-def measure(marker: Marker, jobs: Sequence[Job], options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures of the generators trained on one marker's data."""
+    marker = load_marker(options.marker)
+    jobs = find_jobs(options.jobs, marker, generator="dcgan", marked=True)[: options.generators]
     config = EvaluateConfig(
         seed=options.seed,
         data=options.data,
@@ -186,7 +180,7 @@ def measure(marker: Marker, jobs: Sequence[Job], options: argparse.Namespace) ->
     samples: Any = generators
     extractor = choose_extractor(config.features, config.feature_weights)
     tampered = Tampered(reader, samples, extractor, config)
-    files = [hashlib.sha256((job.folder / FILE).read_bytes()).hexdigest() for job in jobs]
+    files = [content_digest(job.folder / FILE) for job in jobs]
     told = {name: getattr(config, name) for name in ("seed", "tamper_images", "feature_images")}
     told |= {"finetune": [config.finetune_images, config.finetune_keys], "files": files}
     parts = Parts(options.parts, told | {"data": Path(options.data).name})
@@ -242,7 +236,7 @@ def _at_loss(figures: Mapping[str, Any]) -> str:
         if not found["reached"]:
             reached += f" at {found['loss']:+.1%}"
         rows.append([name, strength, reached, published.get(name, "")])
-    return table(["change", "strength there", "bit accuracy", "published"], rows)
+    return markdown_table(["change", "strength there", "bit accuracy", "published"], rows)
 
 
 def report(results: Mapping[str, Any]) -> str:
@@ -264,7 +258,7 @@ def report(results: Mapping[str, Any]) -> str:
             f"## `{name}`: {figures['generators']} generators of "
             f"{figures['training_images']:,} images, {figures['n_bits']} bits",
             f"Marker `{figures['digest'][:16]}`; {made(figures)}",
-            table(head, lines),
+            markdown_table(head, lines),
             f"![Bit accuracy against feature distance]({name}.png)",
         ]
         if figures["at_loss"]:
@@ -272,13 +266,25 @@ def report(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """One for each marker's data."""
+    return {
+        f"{name}.png": plot_tampering(figures["untouched"], figures["rows"])
+        for name, figures in results.items()
+    }
+
+
+EXPERIMENT = Experiment(
+    Path(__file__).parent / "tampering", measure, report, plots, named_by="data"
+)
+
+
 def main() -> None:
     """Measure the generators on one marker's data, and write results, table and plot."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--jobs", type=Path, required=True, help="folder of transfer.py")
     parser.add_argument("--marker", required=True, help="path of the data's marker")
     parser.add_argument("--data", required=True, help="clean images: name, folder or zip")
-    parser.add_argument("--name", help="in the results (default: as the data)")
     parser.add_argument("--generators", type=int, help="the first so many (default: all)")
     parser.add_argument("--images", type=int, default=64, help="of each generator")
     parser.add_argument("--tamperings", nargs="*", default=TRIED, choices=TRIED)
@@ -289,19 +295,7 @@ def main() -> None:
     parser.add_argument("--features", default="auto", help="auto, mobilenet or none")
     parser.add_argument("--feature-images", type=int, default=1024, help="of the clean data")
     parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tampering")
-    options = parser.parse_args()
-    options.name = options.name or Path(options.data).stem
-    torch.set_num_threads(1)
-    started = time.process_time()
-    marker = load_marker(options.marker)
-    jobs = find_jobs(options.jobs, marker, generator="dcgan", marked=True)[: options.generators]
-    measured = measure(marker, jobs, options) | making(time.process_time() - started)
-    results = load_results(options.out) | {options.name: measured}
-    write_results(options.out, results, report(results))
-    for name, figures in results.items():
-        plot_tampering(figures["untouched"], figures["rows"], options.out / f"{name}.png")
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

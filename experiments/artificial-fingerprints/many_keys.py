@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,15 +31,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from intervals import wilson
 from jobs import find_jobs
-from record import load_results, made, making, table, write_results
 from scalefp.artificial.marker import Marker
 from scalefp.attribution.evidence import attribute_each
 from scalefp.attribution.reading import Reading
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_pil
 from scalefp.errors import UserError
+from scalefp.experiment import Experiment, made, markdown_table, wilson
 from scalefp.key import Key
 from scalefp.loading import load_marker
 from scalefp.perturb import PERTURBATIONS
@@ -138,7 +136,7 @@ class Sources:
         return list(self.pixels[: 3 * count].split(count))
 
 
-def measure(marker: Marker, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure_images(marker: Marker, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each number of keys."""
     sources, n_bits = Sources(marker, options), marker.config.n_bits
     rows = []
@@ -213,6 +211,24 @@ def measure_generators(marker: Marker, options: argparse.Namespace) -> list[dict
     return rows
 
 
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one marker."""
+    if options.strangers < 1:
+        raise UserError("--strangers must be at least 1: the open world needs some")
+    marker = load_marker(options.marker)
+    return {
+        "digest": marker.digest,
+        "n_bits": marker.config.n_bits,
+        "data": Path(options.data).name,
+        "perturbation": options.perturbation,
+        "psnr": options.psnr,
+        "fpr": FPR,
+        "seed": options.seed,
+        "rows": measure_images(marker, options),
+        "generators": measure_generators(marker, options),
+    }
+
+
 # The table.
 
 
@@ -264,7 +280,7 @@ def report(results: Mapping[str, Any]) -> str:
         parts += [
             f"## `{name}`: {figures['n_bits']} bits, `{figures['data']}`, {after}",
             f"Release `{figures['digest'][:16]}`; {made(figures)}",
-            table(head, rows),
+            markdown_table(head, rows),
         ]
         if figures["generators"] is not None:
             parts += [
@@ -272,7 +288,7 @@ def report(results: Mapping[str, Any]) -> str:
                 "beyond the generators' are random ones whose holders published nothing. Open "
                 "world: also samples of generators whose keys were not issued, and of one trained "
                 "on clean data.",
-                table(
+                markdown_table(
                     ["keys", "their generators / others", "images together", "groups", *head[2:]],
                     [generator_cells(row) for row in figures["generators"]],
                 ),
@@ -280,11 +296,13 @@ def report(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+EXPERIMENT = Experiment(Path(__file__).parent / "keys", measure, report, named_by="marker")
+
+
 def main() -> None:
     """Measure one marker, and write results and table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--marker", required=True, help="bundled name or path of a marker")
-    parser.add_argument("--name", help="of the marker in the results (default: as the file)")
     parser.add_argument("--data", default="emoji64", help="bundled name, folder or zip")
     parser.add_argument("--psnr", type=float, help="strength of the marks (default: as trained)")
     parser.add_argument("--images", type=int, default=1000, help="of each kind, at least")
@@ -297,29 +315,7 @@ def main() -> None:
     parser.add_argument(
         "--strangers", type=int, default=1, help="the last generators, whose keys nobody gets"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "keys")
-    options = parser.parse_args()
-    options.name = options.name or Path(options.marker).stem
-    if options.strangers < 1:
-        parser.error("--strangers must be at least 1: the open world needs some")
-    torch.set_num_threads(1)
-    started = time.process_time()
-    marker = load_marker(options.marker)
-    measured = {
-        "digest": marker.digest,
-        "n_bits": marker.config.n_bits,
-        "data": Path(options.data).name,
-        "perturbation": options.perturbation,
-        "psnr": options.psnr,
-        "fpr": FPR,
-        "seed": options.seed,
-        "rows": measure(marker, options),
-        "generators": measure_generators(marker, options),
-        **making(time.process_time() - started),
-    }
-    results = load_results(options.out) | {options.name: measured}
-    write_results(options.out, results, report(results))
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

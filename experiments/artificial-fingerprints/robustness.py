@@ -10,8 +10,6 @@ marked data. (Changes of such a generator's weights: generator_tampering.py.)
 from __future__ import annotations
 
 import argparse
-import hashlib
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,18 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from record import load_results, making, write_results
-from robustness_report import draw, report
+from robustness_report import plots, report
 from scalefp.artificial.marker import Marker
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_tensor
 from scalefp.errors import UserError
-from scalefp.evaluation.cache import Parts
 from scalefp.evaluation.quality import decibels
 from scalefp.evaluation.robustness import CLEAN, Point, measure_point
 from scalefp.evaluation.samples import EvaluateConfig, stream
 from scalefp.evaluation.targets import ReadingTarget
 from scalefp.evaluation.unrelated import draw_images, measure_unrelated
+from scalefp.experiment import Experiment, Parts, content_digest
 from scalefp.key import Key
 from scalefp.loading import load_marker
 from scalefp.metrics import ssim
@@ -157,11 +154,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             work[name] = partial(measure_point, reader, images, point, own)
 
     parts = Parts(options.parts and options.parts / options.name, settings(options))
-    found = {}
-    with tqdm(work.items(), "robustness", unit="part") as bar:
-        for name, part in bar:
-            bar.set_postfix_str(name)
-            found[name] = parts.get(name, part)
+    found = parts.measure(work, "robustness")
     return {
         "digest": marker.digest,
         "resolution": marker.config.resolution,
@@ -183,17 +176,23 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """All that decides the figures of a part."""
     names = ("seed", "psnr", "keys", "images_per_key", "unrelated_images", "most_samples", "key")
-    kept = {name: getattr(options, name) for name in (*names, "data", "marker")}
-    if (file := Path(options.marker)).is_file():
-        kept["marker"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return kept | {"unrelated": options.unrelated, "samples": options.samples}
+    kept = {name: getattr(options, name) for name in (*names, "data", "unrelated", "samples")}
+    return kept | {"marker": content_digest(options.marker)}
+
+
+EXPERIMENT = Experiment(
+    Path(__file__).parent / "robustness",
+    measure,
+    partial(report, targets=TARGETS),
+    plots,
+    named_by="marker",
+)
 
 
 def main() -> None:
     """Measure one marker, and write results, table and plots."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--marker", required=True, help="bundled name or path of a marker")
-    parser.add_argument("--name", help="of the marker in the results (default: as the file)")
     parser.add_argument("--data", default="emoji64", help="images to mark: name, folder or zip")
     parser.add_argument("--psnr", type=float, help="strength of the marks (default: as trained)")
     parser.add_argument("--keys", type=int, default=40)
@@ -209,17 +208,7 @@ def main() -> None:
     parser.add_argument("--most-samples", type=int, default=512, help="read of each of them")
     parser.add_argument("--key", help="of the samples, in hexadecimal digits")
     parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "robustness")
-    options = parser.parse_args()
-    options.name = options.name or Path(options.marker).stem
-    torch.set_num_threads(1)
-    started = time.process_time()
-    measured = measure(options) | making(time.process_time() - started)
-    results = load_results(options.out) | {options.name: measured}
-    write_results(options.out, results, report(results, TARGETS))
-    for name, figures in results.items():
-        draw(name, figures, options.out)
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

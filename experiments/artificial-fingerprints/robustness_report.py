@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from record import made, table
+from matplotlib.figure import Figure
+
 from scalefp.evaluation.plots import by_perturbation, plot_attribution, plot_robustness
 from scalefp.evaluation.targets import ReadingTarget
+from scalefp.experiment import made, markdown_table
 from scalefp.perturb import PERTURBATIONS
 
 MIN_PSNR = 38.0  # of marked images, in dB
@@ -59,7 +60,7 @@ def _curves(points: Sequence[Row]) -> str:
             share = point["attributed"]["1"]["soft"][SHARE_ISSUED]
             cells.append(f"{point['strength']:.4g}: {point['mean']:.3f} / {share:.0%}")
         rows.append([name, PERTURBATIONS[name].unit, "; ".join(cells)])
-    return table(["perturbation", "strength", "strength: bit accuracy / attributed"], rows)
+    return markdown_table(["perturbation", "strength", "strength: bit accuracy / attributed"], rows)
 
 
 def _shares(points: Sequence[Row], targets: Sequence[ReadingTarget]) -> str:
@@ -72,7 +73,7 @@ def _shares(points: Sequence[Row], targets: Sequence[ReadingTarget]) -> str:
             shares = [f"{share:.1%}" for share in found["soft"].values()]
             rows.append([target.what, pool, f"{found['accuracy']:.4f}", *shares])
     issued = [f"{int(n):,} issued" for n in points[0]["attributed"]["1"]["soft"]]
-    return table(["perturbation", "images together", "bit accuracy", *issued], rows)
+    return markdown_table(["perturbation", "images together", "bit accuracy", *issued], rows)
 
 
 def _quality(figures: Row) -> str:
@@ -80,7 +81,7 @@ def _quality(figures: Row) -> str:
         [name.upper(), *(f"{x[part]:.4g}" for part in ("mean", "p5", "p95", "min"))]
         for name, x in figures["quality"].items()
     ]
-    return table(["measure", "mean", "5th percentile", "95th percentile", "least"], rows)
+    return markdown_table(["measure", "mean", "5th percentile", "95th percentile", "least"], rows)
 
 
 def _unrelated(unrelated: Row) -> str:
@@ -92,7 +93,7 @@ def _unrelated(unrelated: Row) -> str:
         matches = f"{row['best_match_mean']:.2f}"
         rows.append([name, *(f"{x:,}" for x in numbers), least, matches])
     head = ["images", "number", "attributed, soft", "attributed, hard", "least p"]
-    return table([*head, "best match, mean"], rows)
+    return markdown_table([*head, "best match, mean"], rows)
 
 
 def _release(name: str, figures: Row, targets: Sequence[ReadingTarget]) -> list[str]:
@@ -131,17 +132,21 @@ def report(results: Mapping[str, Any], targets: Sequence[ReadingTarget]) -> str:
         "of one image by itself. Published: Yu et al., ICCV 2021, clean: marked training images, "
         "the rest: samples of ProGAN on CelebA, read off their figure 3. Intervals are 95%, "
         "bootstrapped over keys (of samples: over groups of 16).",
-        table(["marker", "figure", "published", "target", "reached", "met"], rows),
+        markdown_table(["marker", "figure", "published", "target", "reached", "met"], rows),
     ]
     for name, figures in results.items():
         parts += _release(name, figures, targets)
     return "\n\n".join(parts) + "\n"
 
 
-def draw(name: str, figures: Row, folder: Path) -> None:
-    """The plots of one marker."""
-    if len(figures["reading"]) > 1:
-        plot_robustness(figures["reading"], folder / f"{name}.png")
-        plot_attribution(figures["reading"], figures["fpr"], folder / f"{name}-attribution.png")
-        for one, points in figures["generated"].items():
-            plot_robustness(points, folder / f"{name}-{one}.png")
+def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Those of every marker of which more than one point was measured."""
+    drawn = {}
+    for name, figures in results.items():
+        points = figures["reading"]
+        if len(points) > 1:
+            drawn[f"{name}.png"] = plot_robustness(points)
+            drawn[f"{name}-attribution.png"] = plot_attribution(points, figures["fpr"])
+            for one, own in figures["generated"].items():
+                drawn[f"{name}-{one}.png"] = plot_robustness(own)
+    return drawn

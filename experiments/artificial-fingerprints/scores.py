@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intervals import wilson
+from scalefp.experiment import wilson
 
 Scores = NDArray[np.float64]  # above 0: marked
 Detector = Callable[[Tensor], Scores]  # uint8 [b, 3, R, R] -> [b]

@@ -21,14 +21,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
-
-import torch
-from tqdm import tqdm
 
 from adversary import (
     DETECTORS,
@@ -39,12 +35,12 @@ from adversary import (
     validated,
 )
 from outputs import CLEAN, CONTROL, MARKED, Outputs
-from record import load_results, making, write_results
-from scalefp.evaluation.cache import Parts
+from scalefp.errors import UserError
+from scalefp.experiment import Experiment, Parts, content_digest
 from scalefp.loading import load_marker
 from scene import THREATS, Scene
 from scores import Detector, accuracy_figures
-from secrecy_report import plot, report
+from secrecy_report import plots, report
 
 LABELLED, CLEAN_PAIR = "labelled outputs", "two clean generators"
 IMAGES, OWN_GENERATORS, THESE = "images", "his own generators", "these generators"
@@ -137,28 +133,28 @@ class Trial:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one marker."""
+    check(options)
     trial = Trial(options)
+    work = trial.work()
+    titles = {case: _title(options, *case) for case in work}
     parts = Parts(options.parts and options.parts / options.name, settings(options))
     readings: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []  # on images
     generated: list[dict[str, Any]] = []  # on generators' outputs
-    with tqdm(trial.work().items(), "secrecy", unit="part") as bar:
-        for (psnr, threat, source, name), part in bar:
-            strength = psnr and f"{psnr:g} dB"
-            title = " ".join(filter(None, [threat, source, name, strength]))
-            bar.set_postfix_str(title)
-            figures = parts.get(f"{title} {own_outputs(options, threat)}".strip(), part)
-            if threat == "reading":
-                readings.append({"asked": psnr, **figures})
-                continue
-            case = {"threat": threat, "learned": source, "detector": name, "psnr": psnr}
-            if source == IMAGES:
-                outputs = figures.pop("outputs")
-                rows.append(case | figures)
-                if outputs is not None:
-                    generated.append(case | outputs)
-            else:
-                generated.append(case | figures)
+    found = parts.measure({titles[case]: part for case, part in work.items()}, "secrecy")
+    for (psnr, threat, source, name), title in titles.items():
+        figures = found[title]
+        if threat == "reading":
+            readings.append({"asked": psnr, **figures})
+            continue
+        case = {"threat": threat, "learned": source, "detector": name, "psnr": psnr}
+        if source == IMAGES:
+            outputs = figures.pop("outputs")
+            rows.append(case | figures)
+            if outputs is not None:
+                generated.append(case | outputs)
+        else:
+            generated.append(case | figures)
     scene, own = trial.scene, trial.outputs.own
     return {
         "digest": trial.owner.digest,
@@ -182,7 +178,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """All that decides the figures of every part."""
     kept = {n: getattr(options, n) for n in ("images", "training_images", "seed", "key")}
-    return kept | {name: _content(getattr(options, name)) for name in FILES}
+    return kept | {name: content_digest(getattr(options, name)) for name in FILES}
+
+
+def _title(
+    options: argparse.Namespace, psnr: float | None, threat: str, source: str, detector: str
+) -> str:
+    """The name of a part."""
+    strength = "" if psnr is None else f"{psnr:g} dB"
+    whose = own_outputs(options, threat)
+    return " ".join(filter(None, [threat, source, detector, strength, whose]))
 
 
 def own_generators(options: argparse.Namespace, threat: str) -> str | None:
@@ -198,22 +203,30 @@ def own_outputs(options: argparse.Namespace, threat: str) -> str:
         return ""
     marked = getattr(options, f"{whose}_samples")
     paths = [*marked, *options.own_clean_samples[: len(marked)]]
-    return hashlib.sha256(repr([_content(path) for path in paths]).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr([content_digest(path) for path in paths]).encode()).hexdigest()[:12]
 
 
-def _content(path: str | None) -> str | None:
-    """The digest of a file; of what is none, its name."""
-    if path is None or not Path(path).is_file():
-        return path
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def check(options: argparse.Namespace) -> None:
+    """Raise :class:`UserError` for generators of the adversary's that lack their counterpart."""
+    for name in ("shadow_samples", "informed_samples"):
+        own, clean = getattr(options, name), options.own_clean_samples
+        if len(own) > len(clean):
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} needs as many --own-clean-samples beside it")
+        if own and None in (options.clean_samples, options.marked_samples):
+            raise UserError("own generators need --clean-samples and --marked-samples to judge")
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The options of this script."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+EXPERIMENT = Experiment(
+    Path(__file__).parent / "secrecy", measure, report, plots, named_by="marker"
+)
+
+
+def main() -> None:
+    """Measure one marker, and write results, table and plots."""
+    parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--marker", required=True, help="the owner's: bundled name or path")
     parser.add_argument("--shadow", help="the adversary's own; without it no shadow is measured")
-    parser.add_argument("--name", help="of the marker in the results (default: as the file)")
     parser.add_argument("--data", default="emoji64", help="bundled name, folder or zip")
     parser.add_argument("--psnr", type=float, nargs="*", help="strengths of the marks, in dB")
     parser.add_argument("--images", type=int, default=6000, help="of the data, in all")
@@ -223,8 +236,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threats", nargs="*", default=THREATS, choices=THREATS)
     parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
     parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "secrecy")
 
     owner = parser.add_argument_group("outputs of the owner's generators (folders or zips)")
     owner.add_argument("--clean-samples", help="of a generator trained on clean data")
@@ -239,28 +250,7 @@ def arguments() -> argparse.ArgumentParser:
         ("informed", "data marked by the owner's marker, by other keys"),
     ):
         own.add_argument(f"--{name}-samples", nargs="+", default=[], help=f"trained on {data}")
-    return parser
-
-
-def main() -> None:
-    """Measure one marker, and write results, table and plots."""
-    parser = arguments()
-    options = parser.parse_args()
-    options.name = options.name or Path(options.marker).stem
-    for name in ("shadow_samples", "informed_samples"):
-        own, clean = getattr(options, name), options.own_clean_samples
-        if len(own) > len(clean):
-            parser.error(f"--{name.replace('_', '-')} needs as many --own-clean-samples beside it")
-        if own and None in (options.clean_samples, options.marked_samples):
-            parser.error("own generators need --clean-samples and --marked-samples to judge")
-    torch.set_num_threads(1)
-    started = time.process_time()
-    measured = measure(options) | making(time.process_time() - started)
-    results = load_results(options.out) | {options.name: measured}
-    write_results(options.out, results, report(results))
-    for name, figures in results.items():
-        if len(figures["readings"]) > 1:
-            plot(figures, options.out / f"{name}.png")
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from record import made, table
-from scalefp.files import atomic_path
+from scalefp.experiment import error_bars, made, markdown_table, new_figure
 
 TARGET = 0.55  # of the adversary's accuracy on single images, at most
 COLOURS = {"shadow": "tab:blue", "informed": "tab:orange", "the key": "tab:red"}
@@ -86,50 +84,40 @@ def _trade_off(figures: Row) -> str:
             ]
         )
     owner = [f"owner, {pool} image{'s together' * (pool != '1')}" for pool in pools]
-    return table(["strength", "PSNR measured", *owner, *threats], rows)
+    return markdown_table(["strength", "PSNR measured", *owner, *threats], rows)
+
+
+def _detectors(rows: Sequence[Row], case: Callable[[Row], str]) -> list[list[str]]:
+    """One line a detector: the adversary, his case, and what he reaches."""
+    taken = chosen(rows)
+    return [
+        [
+            row["threat"],
+            case(row),
+            row["detector"] + " *" * (row in taken),
+            f"{row['validation']:.3f}",
+            _accuracy(row),
+            _ranked(row),
+            _accuracy(row["group"]),
+        ]
+        for row in rows
+    ]
 
 
 def _on_images(rows: Sequence[Row]) -> str:
-    taken = chosen(rows)
     head = ["adversary", "strength", "detector", "on his own examples", "single images"]
-    return table(
-        [*head, "ranked rightly", "16 of one source"],
-        [
-            [
-                row["threat"],
-                _strength(row),
-                row["detector"] + " *" * (row in taken),
-                f"{row['validation']:.3f}",
-                _accuracy(row),
-                _ranked(row),
-                _accuracy(row["group"]),
-            ]
-            for row in rows
-        ],
-    )
+    head += ["ranked rightly", "16 of one source"]
+    return markdown_table(head, _detectors(rows, _strength))
 
 
 def _on_outputs(rows: Sequence[Row]) -> str:
-    taken = chosen(rows)
     head = ["adversary", "learned from", "detector", "on his own examples"]
     head += ["marked or clean generator: single images", "ranked rightly", "16 of one source"]
-    return table(
-        [*head, "two clean generators: single images", "ranked"],
-        [
-            [
-                row["threat"],
-                _from(row),
-                row["detector"] + " *" * (row in taken),
-                f"{row['validation']:.3f}",
-                _accuracy(row),
-                _ranked(row),
-                _accuracy(row["group"]),
-                _accuracy(row["control"]),
-                _ranked(row["control"]),
-            ]
-            for row in rows
-        ],
-    )
+    head += ["two clean generators: single images", "ranked"]
+    lines = _detectors(rows, _from)
+    for line, row in zip(lines, rows, strict=True):
+        line += [_accuracy(row["control"]), _ranked(row["control"])]
+    return markdown_table(head, lines)
 
 
 def _release(name: str, figures: Row) -> list[str]:
@@ -170,16 +158,16 @@ def report(results: Mapping[str, Any]) -> str:
         "*Ranked rightly*: probability that a marked image scores above a clean one, whatever the "
         "threshold. *Two clean generators*: the same, asked of two of which neither was trained on "
         "marked data; what is found there is not the mark.",
-        table([*head, "met", "his best detector, in hindsight"], targets),
+        markdown_table([*head, "met", "his best detector, in hindsight"], targets),
     ]
     for name, figures in results.items():
         parts += _release(name, figures)
     return "\n\n".join(parts) + "\n"
 
 
-def plot(figures: Row, path: Path) -> None:
+def plot(figures: Row) -> Figure:
     """What adversaries reach and what the owner reads, over the PSNR of the marked images."""
-    drawing = Figure(figsize=(9.5, 4), layout="constrained")
+    drawing = new_figure(9.5, 4)
     left, right = drawing.subplots(1, 2, sharex=True, sharey=True)
     psnr = {reading["asked"]: reading["psnr"] for reading in figures["readings"]}
     for threat, colour in COLOURS.items():
@@ -187,9 +175,7 @@ def plot(figures: Row, path: Path) -> None:
         if not own:
             continue
         x, y = [psnr[row["psnr"]] for row in own], [row["accuracy"] for row in own]
-        below = [row["accuracy"] - row["ci95"][0] for row in own]
-        above = [row["ci95"][1] - row["accuracy"] for row in own]
-        left.errorbar(x, y, (below, above), fmt="o-", color=colour, capsize=2, label=threat)
+        error_bars(left, x, y, [row["ci95"] for row in own], fmt="o-", color=colour, label=threat)
         left.plot(x, [row["ranked"] for row in own], ":", color=colour)
     left.plot([], [], "k:", label="ranked rightly")
     left.axhline(TARGET, color="k", lw=1, ls="--", label="target")
@@ -207,5 +193,13 @@ def plot(figures: Row, path: Path) -> None:
         axis.set_ylim(0.45, 1.02)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small", loc="lower left")
-    with atomic_path(path) as temporary:
-        drawing.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+    return drawing
+
+
+def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """One for each marker that was tried at several strengths."""
+    return {
+        f"{name}.png": plot(figures)
+        for name, figures in results.items()
+        if len(figures["readings"]) > 1
+    }

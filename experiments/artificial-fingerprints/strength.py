@@ -6,20 +6,17 @@ The same images are marked by the same keys at one PSNR after the other, saved, 
 """
 
 import argparse
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from record import load_results, made, making, table, write_results
 from robustness import TARGETS, mark_images, quality
 from scalefp.evaluation.robustness import Point, measure_point
 from scalefp.evaluation.samples import EvaluateConfig
-from scalefp.files import atomic_path
+from scalefp.experiment import Experiment, made, markdown_table, new_figure
 from scalefp.loading import load_marker
 
 POOL = "16"  # images of one set that are also read together
@@ -70,14 +67,14 @@ def report(results: Mapping[str, Any]) -> str:
             rows.append(cells)
         parts.append(
             f"## {name}\n\nTrained at {figures['trained_at']:g} dB. Bit accuracy of one image / of "
-            f"{POOL} together.\n\n{table(head, rows)}\n\n{made(figures)}\n"
+            f"{POOL} together.\n\n{markdown_table(head, rows)}\n\n{made(figures)}\n"
         )
     return "\n".join(parts)
 
 
-def plot(figures: Mapping[str, Any], path: Path) -> None:
+def plot(figures: Mapping[str, Any]) -> Figure:
     """Bit accuracy of single images over the strength of the mark."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axis = figure.subplots()
     depth = [row["psnr"]["mean"] for row in figures["rows"]]
     for target in TARGETS:
@@ -88,29 +85,27 @@ def plot(figures: Mapping[str, Any], path: Path) -> None:
     axis.set_xlabel("PSNR of marked images, dB (dotted: as trained)")
     axis.set_ylabel("bit accuracy of one image (dotted: target)")
     axis.legend(fontsize=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    return figure
+
+
+def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """One for each marker."""
+    return {f"{name}.png": plot(figures) for name, figures in results.items()}
+
+
+EXPERIMENT = Experiment(
+    Path(__file__).parent / "strength", measure, report, plots, named_by="marker"
+)
 
 
 def main() -> None:
-    """Measure one marker, and write results, table and plot."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    """Measure one marker, and write results, table and plots."""
+    parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--marker", required=True, help="bundled name or path of a marker")
-    parser.add_argument("--name", help="of the marker in the results (default: as the file)")
     parser.add_argument("--data", default="emoji64", help="images to mark: name, folder or zip")
     parser.add_argument("--psnr", type=float, nargs="+", default=[28, 30, 32, 34, 36, 38, 40, 42])
     parser.add_argument("--keys", type=int, default=20, help="16 images of each")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "strength")
-    options = parser.parse_args()
-    options.name = options.name or Path(options.marker).stem
-    torch.set_num_threads(1)
-    started = time.process_time()
-    measured = measure(options) | making(time.process_time() - started)
-    results = load_results(options.out) | {options.name: measured}
-    write_results(options.out, results, report(results))
-    for name, figures in results.items():
-        plot(figures, options.out / f"{name}.png")
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,7 @@ from scalefp.artificial.marker import Marker
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import grid, save_png, to_uint8
 from scalefp.errors import UserError
-from scalefp.evaluation.run import hardware
-from scalefp.files import atomic_path
+from scalefp.experiment import hardware, write_json
 from scalefp.key import Key
 from scalefp.loading import load_marker
 from scalefp.release.container import load_state, save_state
@@ -180,8 +179,7 @@ def run(config: TransferConfig, run_dir: Path) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
     }
-    with atomic_path(done) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(done, result)
     (run_dir / "state.pt").unlink()
     return result
 

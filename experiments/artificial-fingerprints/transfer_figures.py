@@ -16,6 +16,7 @@ from scalefp.attribution.evidence import log_p_hard, log_p_soft
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_pil
 from scalefp.evaluation.features import choose_extractor, extract
+from scalefp.experiment import write_json
 from scalefp.files import atomic_path
 from scalefp.key import Key
 from scalefp.metrics import Statistics, bit_accuracy, frechet_distance, psnr
@@ -126,8 +127,7 @@ class Yardstick:
                 "marked_data": self.measure(marked) | {"psnr": mean_psnr(self.chosen, marked)},
                 "unmarked_data": self.measure(self.chosen),
             }
-            with atomic_path(file) as temporary:
-                temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            write_json(file, figures)
         found: dict[str, Any] = json.loads(file.read_text())
         check_settings(found, self.settings, file)
         return {name: found[name] for name in ("marked_data", "unmarked_data")}

@@ -12,16 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from record import table, write_results
 from scalefp.data.images import save_png
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from scalefp.experiment import Experiment, make_folder, markdown_table, new_figure
 
 Result = dict[str, Any]
 POOLS = ("1", "4", "16", "64")
@@ -103,16 +99,17 @@ def _rows(results: Sequence[Result], marked: bool) -> list[list[str]]:
     return rows
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: dict[str, list[Result]]) -> str:
     """Two tables: generators on marked images, and the same on the images as they are."""
+    jobs = results["jobs"]
     head = ["data", "images from", "bit accuracy of 1", "4", "16", "64 images"]
     head += ["p, binomial, 1 / 64", "p, soft, 1 / 64", "found, 1 / 64", "distance", "cost"]
-    first = results[0]
+    first = jobs[0]
     samples = first["settings"]["samples"]
     return (
-        f"Trained on marked images:\n\n{table(head, _rows(results, True))}\n\n"
+        f"Trained on marked images:\n\n{markdown_table(head, _rows(jobs, True))}\n\n"
         "Trained on the images as they are, and read for the same key:\n\n"
-        f"{table(head[:-1], [row[:-1] for row in _rows(results, False)])}\n\n"
+        f"{markdown_table(head[:-1], [row[:-1] for row in _rows(jobs, False)])}\n\n"
         f"{samples:,} images each. p-values are medians, over single images and over sources of 64 "
         "images whose readings are added, of one key; found: the soft form's p is at most 1e-6. "
         f"Distance: Fréchet, to {samples:,} clean images ({first['extractor']}), which does not "
@@ -121,16 +118,14 @@ def markdown(results: Sequence[Result]) -> str:
     )
 
 
-def plot(results: Sequence[Result], path: Path) -> None:
+def plots(results: dict[str, list[Result]]) -> dict[str, Figure]:
     """Bit accuracy over the number of images read together; one panel a data set."""
-    names = sorted({result["settings"]["data"] for result in results})
-    figure, axes = pyplot.subplots(
-        1, len(names), figsize=(4 * len(names), 3.6), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    names = sorted({result["settings"]["data"] for result in results["jobs"]})
+    figure = new_figure(4 * len(names), 3.6)
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)
     sizes = [int(size) for size in POOLS]
     for axis, name in zip(axes[0], names, strict=True):
-        own = [result for result in results if result["settings"]["data"] == name]
+        own = [result for result in results["jobs"] if result["settings"]["data"] == name]
         data = own[0]["marked_data"]["pools"]
         axis.plot(sizes, [data[s]["accuracy"] for s in POOLS], "k:", label="marked data")
         for result in own:
@@ -149,9 +144,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
     axes[0][0].set_ylabel("bit accuracy")
     lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
     axes[0][-1].legend(lines.values(), lines.keys(), fontsize=7)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    pyplot.close(figure)
+    return {"transfer.png": figure}
 
 
 def sheet(results: Sequence[Result], folder: Path, private: Sequence[str]) -> Image.Image | None:
@@ -179,21 +172,24 @@ def sheet(results: Sequence[Result], folder: Path, private: Sequence[str]) -> Im
     return canvas
 
 
+def measure(options: argparse.Namespace) -> dict[str, list[Result]]:
+    """All jobs; their pictures become samples.png."""
+    jobs = collect(options.folder)
+    if (pictures := sheet(jobs, options.folder, options.private)) is not None:
+        make_folder(options.out)
+        save_png(options.out / "samples.png", pictures)
+    return {"jobs": jobs}
+
+
+EXPERIMENT = Experiment(Path(__file__).parent / "transfer", measure, markdown, plots)
+
+
 def main() -> None:
-    """Collect, write and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Collect the jobs, and write results, table, plot and pictures."""
+    parser = EXPERIMENT.parser(__doc__, seeded=False)
     parser.add_argument("--folder", type=Path, default=Path("runs/transfer"), help="of the jobs")
     parser.add_argument("--private", nargs="*", default=["faces"], help="sets not to be shown")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "transfer")
-    options = parser.parse_args()
-    results = collect(options.folder)
-    text = markdown(results)
-    write_results(options.out, {"jobs": results}, text)
-    plot(results, options.out / "transfer.png")
-    pictures = sheet(results, options.folder, options.private)
-    if pictures is not None:
-        save_png(options.out / "samples.png", pictures)
-    print(text, end="")
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

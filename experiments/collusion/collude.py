@@ -8,28 +8,24 @@ file holds it. Besides the release, the same is computed for an ideal linear dec
 """
 
 import argparse
-import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 import scalefp
 from attacks import pictures
-from collusion_report import load_results, write_report
+from collusion_report import markdown, plots
 from scalefp.attribution.coalition import attribute_coalition
 from scalefp.attribution.evidence import Attribution, IssuedKeys, Reading, attribute
 from scalefp.data.images import to_float
-from scalefp.evaluation.run import hardware
 from scalefp.evaluation.unrelated import issued_keys
+from scalefp.experiment import Experiment, wilson
 from scalefp.loading import load_model
 from scalefp.metrics import psnr
 
@@ -84,14 +80,6 @@ def count_named(
         form: {one.holder for one in ask(reading, registry, fpr)} for form, ask in FORMS.items()
     }
     return {form: (len(who & guilty), len(who - guilty)) for form, who in named.items()}
-
-
-def wilson(successes: int, trials: int) -> list[float]:
-    """95% interval of a share (Wilson, JASA 22, 1927)."""
-    z, share = 1.959964, successes / trials
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + (z / 2 / trials) ** 2)
-    return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
 def summary(colluders: int, counts: Sequence[dict[str, tuple[int, int]]]) -> dict[str, Any]:
@@ -179,22 +167,10 @@ def coalitions(model: scalefp.Model, options: argparse.Namespace) -> Iterator[di
             }
 
 
-def main() -> None:
-    """Measure one release, and write results, table and plots beside this file."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="emoji", help="bundled name or path of a release")
-    parser.add_argument("--name", help="of the release in the results (default: as the file)")
-    parser.add_argument("--coalitions", type=int, default=100, help="of each size")
-    parser.add_argument("--searched", type=int, default=10, help="of these read with search too")
-    parser.add_argument("--issued", type=int, default=1_000_000)
-    parser.add_argument("--law", type=int, default=400, help="coalitions of the ideal decoder")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    started = time.process_time()
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one release, and the law."""
     model = load_model(options.model)
-    measured = {
+    return {
         "n_bits": model.config.n_bits,
         "resolution": model.config.resolution,
         "digest": model.digest,
@@ -203,16 +179,30 @@ def main() -> None:
         "seed": options.seed,
         "coalitions": options.coalitions,
         "rows": list(coalitions(model, options)),
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
-        "cpu_seconds": round(time.process_time() - started),
+        "law": [row for n_bits in LAW_BITS for row in law(n_bits, options)],
     }
-    results = load_results(options.out)
-    # A release measured again takes the place of its earlier figures; the others stay.
-    results["releases"][options.name or Path(options.model).stem] = measured
-    results["law"] = [row for n_bits in LAW_BITS for row in law(n_bits, options)]
-    write_report(results, options.out)
-    print(json.dumps(results))
+
+
+def merge(earlier: dict[str, Any], name: str, release: dict[str, Any]) -> dict[str, Any]:
+    """The releases by name, and the law that is the same for all."""
+    law = release.pop("law")
+    return {"releases": earlier.get("releases", {}) | {name: release}, "law": law}
+
+
+EXPERIMENT = Experiment(
+    Path(__file__).parent, measure, markdown, plots, named_by="model", merge=merge
+)
+
+
+def main() -> None:
+    """Measure one release, and write results, table and plots."""
+    parser = EXPERIMENT.parser(__doc__)
+    parser.add_argument("--model", default="emoji", help="bundled name or path of a release")
+    parser.add_argument("--coalitions", type=int, default=100, help="of each size")
+    parser.add_argument("--searched", type=int, default=10, help="of these read with search too")
+    parser.add_argument("--issued", type=int, default=1_000_000)
+    parser.add_argument("--law", type=int, default=400, help="coalitions of the ideal decoder")
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

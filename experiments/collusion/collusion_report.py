@@ -1,14 +1,12 @@
-"""The figures of coalitions as ``results.json``, as a table and as plots."""
+"""The figures of coalitions as a table and as plots."""
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scalefp.files import atomic_path
+from scalefp.experiment import error_bars, markdown_table, new_figure
 
 FORMS = ("hard", "soft", "in rounds")
 COLOURS = {"hard": "tab:gray", "soft": "tab:blue", "in rounds": "tab:red"}
@@ -16,21 +14,7 @@ SHOWN_IMAGES = 4  # of one source, in the plots
 BOTH_NAMED = 0.95  # wanted of two who average their weights, with that many images
 
 
-def load_results(folder: Path) -> dict[str, Any]:
-    """The figures of an earlier run, or none."""
-    path = folder / "results.json"
-    if path.is_file():
-        results: dict[str, Any] = json.loads(path.read_bytes())
-        return results
-    return {"releases": {}, "law": []}
-
-
 # The table.
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _shares(forms: dict[str, Any]) -> list[str]:
@@ -82,7 +66,7 @@ def _release(name: str, release: dict[str, Any]) -> list[str]:
         f"Release `{release['digest'][:16]}`; {release['issued']:,} issued keys; fpr "
         f"{release['fpr']:g}; seed {release['seed']}; {release['date']}; "
         f"{release['hardware']}; {release['cpu_seconds']} s of processor time.",
-        _table(head, rows),
+        markdown_table(head, rows),
         f"![Scores and shares]({name}.png)",
     ]
 
@@ -101,7 +85,7 @@ def _law(rows: Sequence[dict[str, Any]], measured: set[int]) -> list[str]:
     return [
         "## The law: a decoder without error",
         "Simulated, not measured: the logits are the mean of the colluders' signs.",
-        _table(["bits", "colluders", "sqrt(n/c)", "score", *FORMS], cells),
+        markdown_table(["bits", "colluders", "sqrt(n/c)", "score", *FORMS], cells),
     ]
 
 
@@ -115,7 +99,7 @@ def markdown(results: dict[str, Any]) -> str:
         "all are. Score: of the colluders, in standard deviations of an innocent's. PSNR: of the "
         "coalition's pictures to those of its first member, and of the first two members' "
         "pictures to each other. Intervals are of 95%.",
-        _table(["release", "figure", "target", "reached", "met"], targets),
+        markdown_table(["release", "figure", "target", "reached", "met"], targets),
     ]
     for name, release in releases.items():
         parts += _release(name, release)
@@ -143,12 +127,8 @@ def _plot_shares(axes: Axes, rows: list[dict[str, Any]], law: list[dict[str, Any
         for what, line in (("one", "o-"), ("all", "s:")):
             shares = [row["forms"][form][what] for row in rows]
             bounds = [row["forms"][form][f"{what}_ci95"] for row in rows]
-            below = [max(share - low, 0) for share, (low, _) in zip(shares, bounds, strict=True)]
-            above = [max(high - share, 0) for share, (_, high) in zip(shares, bounds, strict=True)]
-            axes.errorbar(
-                sizes, shares, (below, above), fmt=line, color=COLOURS[form], capsize=2,
-                label=f"{form}: {'at least one' if what == 'one' else 'all'}",
-            )  # fmt: skip
+            label = f"{form}: {'at least one' if what == 'one' else 'all'}"
+            error_bars(axes, sizes, shares, bounds, fmt=line, color=COLOURS[form], label=label)
     for what, line in (("one", "-"), ("all", ":")):
         ideal = [row["forms"]["in rounds"][what] for row in law]
         label = f"law, in rounds: {'at least one' if what == 'one' else 'all'}"
@@ -162,7 +142,7 @@ def plot(release: dict[str, Any], law: list[dict[str, Any]]) -> Figure:
     law = [row for row in law if row["n_bits"] == release["n_bits"]]
     rows = [row for row in release["rows"] if not row["search"]]
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    figure = new_figure(12, 7)
     grid = figure.subplots(2, len(attacks), sharex=True, sharey="row")
     for column, attack in enumerate(attacks):
         own = [row for row in rows if row["attack"] == attack]
@@ -177,16 +157,9 @@ def plot(release: dict[str, Any], law: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def write_report(results: dict[str, Any], folder: Path) -> None:
-    """Write ``results.json``, ``table.md`` and one plot for each release."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, release in results["releases"].items():
-        with atomic_path(folder / f"{name}.png") as temporary:
-            plot(release, results["law"]).savefig(temporary, format="png", dpi=100)
-    texts = {
-        "results.json": json.dumps(results, indent=1, allow_nan=False) + "\n",
-        "table.md": markdown(results),
+def plots(results: dict[str, Any]) -> dict[str, Figure]:
+    """One for each release."""
+    return {
+        f"{name}.png": plot(release, results["law"])
+        for name, release in results["releases"].items()
     }
-    for name, text in texts.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")

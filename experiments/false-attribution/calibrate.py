@@ -8,26 +8,22 @@ keys that were not drawn but follow a rule, for which the fair-bit argument does
 """
 
 import argparse
-import json
-import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 import scalefp
-from calibration_report import write_report
+from calibration_report import markdown, plots
 from codebooks import structured_keys
 from scalefp.attribution.evidence import FORMS, IssuedKeys, Reading, attribute_each
 from scalefp.data.images import to_uint8
 from scalefp.data.source import Source, resolve_source
-from scalefp.evaluation.run import hardware
 from scalefp.evaluation.unrelated import draw_images, issued_keys
+from scalefp.experiment import Experiment
 from scalefp.loading import load_model
 from tallies import LEVELS, Bits, Logits, Tally, figures, tally
 
@@ -179,9 +175,34 @@ def measure_structured(
     return entries
 
 
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one release."""
+    model = load_model(options.model)
+    n_bits = model.config.n_bits
+    logits = unrelated_logits(model, options)
+    structured = measure_structured(model, np.concatenate(list(logits.values())), options)
+    others = np.random.default_rng([options.seed, 8]).integers(
+        0, 2, (options.instances, n_bits), dtype=np.uint8
+    )
+    logits["instances of other keys"] = instance_logits(model, others, IMAGES_PER_KEY, options.seed)
+    return {
+        "model": {"name": Path(options.model).stem, "digest": model.digest, "n_bits": n_bits},
+        "fpr": FPR,
+        "seed": options.seed,
+        "random": measure_random(model, logits, options),
+        "searched": measure_random(model, {"search": searched_logits(model, options)}, options)
+        if model.searches
+        else None,
+        "structured": structured,
+    }
+
+
+EXPERIMENT = Experiment(Path(__file__).parent, measure, markdown, plots)
+
+
 def main() -> None:
-    """Measure one release, and write results, table and plot beside this file."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    """Measure one release, and write results, table and plot."""
+    parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--model", default="emoji", help="bundled name or path of a release")
     parser.add_argument(
         "--data", nargs="+", default=["emoji64"], help="bundled name, folders or zips of images"
@@ -192,34 +213,7 @@ def main() -> None:
     parser.add_argument("--issued", type=int, default=100_000, help="random keys searched")
     parser.add_argument("--searched", type=int, default=100, help="images read with search too")
     parser.add_argument("--guilty", type=int, default=100, help="instances of a codebook's keys")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    started = time.process_time()
-    model = load_model(options.model)
-    n_bits = model.config.n_bits
-    logits = unrelated_logits(model, options)
-    structured = measure_structured(model, np.concatenate(list(logits.values())), options)
-    others = np.random.default_rng([options.seed, 8]).integers(
-        0, 2, (options.instances, n_bits), dtype=np.uint8
-    )
-    logits["instances of other keys"] = instance_logits(model, others, IMAGES_PER_KEY, options.seed)
-    results = {
-        "model": {"name": Path(options.model).stem, "digest": model.digest, "n_bits": n_bits},
-        "fpr": FPR,
-        "seed": options.seed,
-        "random": measure_random(model, logits, options),
-        "searched": measure_random(model, {"search": searched_logits(model, options)}, options)
-        if model.searches
-        else None,
-        "structured": structured,
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
-        "cpu_seconds": round(time.process_time() - started),
-    }
-    write_report(results, options.out)
-    print(json.dumps(results))
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""The figures of false attribution as ``results.json``, as a table and as a plot."""
+"""The figures of false attribution as a table and as a plot."""
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scalefp.attribution.evidence import FORMS
-from scalefp.files import atomic_path
+from scalefp.experiment import markdown_table, new_figure
 from tallies import LEVELS
 
 SHOWN = (1e-2, 1e-4, 1e-6)  # levels in the table
 MAX_EXCESS = 3.5  # standard errors, the worst of all levels and both forms
 TRIALS = 1e8
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _shares(figures: dict[str, Any]) -> list[str]:
@@ -67,7 +60,7 @@ def _random_table(results: dict[str, Any]) -> str:
             row += [*_shares(own), f"{own['excess']:+.1f}", f"{own['least_p']:.1e}"]
             rows.append([*row, str(own["attributed"] + own["named"])])
     head = ["images", "number", "distinct readings", "form", *(f"p <= {x:g}" for x in SHOWN)]
-    return _table([*head, "largest excess, s.e.", "least p", "attributed"], rows)
+    return markdown_table([*head, "largest excess, s.e.", "least p", "attributed"], rows)
 
 
 def _structured_table(entries: list[dict[str, Any]]) -> str:
@@ -83,7 +76,7 @@ def _structured_table(entries: list[dict[str, Any]]) -> str:
             )
             rows.append(row)
     head = ["keys", "number", "form", *(f"p <= {x:g}" for x in SHOWN), "least p"]
-    return _table([*head, "images attributed", "innocents named beside the own key"], rows)
+    return markdown_table([*head, "images attributed", "innocents named beside the own key"], rows)
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -95,7 +88,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"Release `{model['name']}` ({model['digest'][:16]}), {model['n_bits']} bits; seed "
         f"{results['seed']}; {results['date']}; {results['hardware']}; "
         f"{results['cpu_seconds']} s of processor time.",
-        _table(["figure", "target", "reached", "met"], list(_targets(results))),
+        markdown_table(["figure", "target", "reached", "met"], list(_targets(results))),
         "![P-values](p-values.png)",
         "## Random keys",
         f"Each image is held against {drawn['keys']:,} random keys: the share of pairs whose "
@@ -118,9 +111,9 @@ def _curve(axes: Axes, shares: Sequence[float], **style: Any) -> None:
     axes.plot(np.array(shares)[seen], LEVELS[seen], **style)
 
 
-def plot(results: dict[str, Any]) -> Figure:
+def plots(results: dict[str, Any]) -> dict[str, Figure]:
     """Random keys beside keys that follow a rule."""
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    figure = new_figure(12, 5.5)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     for form, colour in zip(FORMS, ("tab:blue", "tab:gray"), strict=True):
         for entry in results["random"]["sources"]:
@@ -140,18 +133,4 @@ def plot(results: dict[str, Any]) -> Figure:
         axes.set_xlabel("share of (image, key) pairs")
         axes.legend(fontsize="small")
     left.set_ylabel("p-value that this share does not exceed")
-    return figure
-
-
-def write_report(results: dict[str, Any], folder: Path) -> None:
-    """Write ``results.json``, ``table.md`` and ``p-values.png``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "p-values.png") as temporary:
-        plot(results).savefig(temporary, format="png", dpi=100)
-    texts = {
-        "results.json": json.dumps(results, indent=1, allow_nan=False) + "\n",
-        "table.md": markdown(results),
-    }
-    for name, text in texts.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    return {"p-values.png": figure}

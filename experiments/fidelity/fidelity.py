@@ -8,7 +8,6 @@ reads every run below that folder and writes results.json, table.md and pictures
 
 import argparse
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from tqdm import tqdm
 import scalefp
 from scalefp.data.images import grid, save_png, to_tensor, to_uint8
 from scalefp.data.source import Source, resolve_source
+from scalefp.errors import UserError
 from scalefp.evaluation.features import choose_extractor, extract
-from scalefp.evaluation.run import hardware
-from scalefp.files import atomic_path
+from scalefp.experiment import Experiment, make_folder, markdown_table
 from scalefp.loading import load_model
 from scalefp.metrics import Statistics, feature_diversity, frechet_distance, precision_recall
 
@@ -53,7 +52,7 @@ def sample(model: scalefp.Model, keys: int, images: int, seed: int) -> tuple[tor
     return torch.cat(made), float(np.mean(right))
 
 
-def measure(run: Path, data: torch.Tensor, extractor: Any, options: Any) -> dict[str, Any]:
+def measure_run(run: Path, data: torch.Tensor, extractor: Any, options: Any) -> dict[str, Any]:
     """Figures of one run; half of the data is the reference, the other half its floor."""
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     model = load_model(run / "release.safetensors")
@@ -77,20 +76,24 @@ def measure(run: Path, data: torch.Tensor, extractor: Any, options: Any) -> dict
     }
 
 
-def table(rows: list[dict[str, Any]], floor: float) -> str:
+def table(results: dict[str, Any]) -> str:
     """The rows as Markdown, and the cost of each seed."""
     head = ["keys", "seed", "images seen", "feature distance", "precision", "recall", "diversity",
             "bit accuracy"]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
-    for row in rows:
+    lines = []
+    for row in results["runs"]:
         accuracy = f"{row['bit_accuracy']:.4f}" if row["fingerprint"] else ""
         lines.append([
             "yes" if row["fingerprint"] else "no", str(row["seed"]), f"{row['images_seen']:,}",
             f"{row['distance']:.1f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}",
             f"{row['diversity']:.3f}", accuracy,
         ])  # fmt: skip
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{body}\n\nOne half of the data against the other: {floor:.1f}.\n"
+    costs = (f"seed {seed} {cost:+.1%}" for seed, cost in results["relative_cost"].items())
+    return (
+        f"{markdown_table(head, lines)}\n\n"
+        f"One half of the data against the other: {results['floor']:.1f}.\n\n"
+        f"Relative cost of the keys: {', '.join(costs)}.\n"
+    )
 
 
 def costs(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -104,52 +107,43 @@ def costs(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", type=Path, help="folder of the multirun")
-    parser.add_argument("--keys", type=int, default=50, help="instances sampled from")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE, help="folder")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All runs below the folder; pictures of each become pictures.png."""
     extractor = choose_extractor("mobilenet", None)
     assert extractor is not None  # it would have said that its weights are missing
     runs = sorted(path.parent for path in options.runs.glob("*/release.safetensors"))
     if not runs:
-        parser.error(f"{options.runs} holds no trained release: run the multirun first")
+        raise UserError(f"{options.runs} holds no trained release: run the multirun first")
     first = load_model(runs[0] / "release.safetensors")
     source = first.training["options"]["data.source"]
     pixels = data_pixels(source, first.config.resolution)
     halves = [pixels[0::2], pixels[1::2]]
     one, other = (Statistics.of(extract(extractor, half, BATCH)) for half in halves)
-    floor = frechet_distance(one, other)
-    rows = [measure(run, halves[1], extractor, options) for run in tqdm(runs, "runs", unit="run")]
+    bar = tqdm(runs, "runs", unit="run")
+    rows = [measure_run(run, halves[1], extractor, options) for run in bar]
     rows.sort(key=lambda row: (row["seed"], not row["fingerprint"]))
     pictures = torch.cat([row.pop("pictures") for row in rows])
-    results = {
-        "command": f"scalefp train -m experiment=fidelity fingerprint=true,false seed=0,1; "
-        f"python experiments/fidelity/fidelity.py RUNS --keys {options.keys} --seed {options.seed}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
+    make_folder(options.out)
+    save_png(options.out / "pictures.png", grid(pictures, columns=16))
+    return {
         "data": source,
         "images_each": len(halves[1]),
         "extractor": getattr(extractor, "name", type(extractor).__name__),
-        "floor": floor,
+        "floor": frechet_distance(one, other),
         "runs": rows,
         "relative_cost": costs(rows),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(options.out / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-    text = table(rows, floor)
-    text += "\nRelative cost of the keys: " + ", ".join(
-        f"seed {seed} {cost:+.1%}" for seed, cost in results["relative_cost"].items()
-    ) + ".\n"  # fmt: skip
-    with atomic_path(options.out / "table.md") as temporary:
-        temporary.write_text(text)
-    save_png(options.out / "pictures.png", grid(pictures, columns=16))
-    print(text)
+
+
+EXPERIMENT = Experiment(HERE, measure, table)
+
+
+def main() -> None:
+    """Measure all runs, and write results, table and pictures."""
+    parser = EXPERIMENT.parser(__doc__)
+    parser.add_argument("runs", type=Path, help="folder of the multirun")
+    parser.add_argument("--keys", type=int, default=50, help="instances sampled from")
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ tradeoff.json, tradeoff.md and tradeoff.png here.
 """
 
 import argparse
-import json
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,12 @@ from torch import nn
 from tqdm import tqdm
 
 from fidelity import BATCH, HERE, data_pixels
+from scalefp.errors import UserError
 from scalefp.evaluation.features import choose_extractor, extract
 from scalefp.evaluation.quality import measure_hiding
 from scalefp.evaluation.robustness import CLEAN, Point, measure_point
-from scalefp.evaluation.run import hardware
 from scalefp.evaluation.samples import EvaluateConfig, Samples, stream
-from scalefp.files import atomic_path
+from scalefp.experiment import Experiment, markdown_table, new_figure
 from scalefp.loading import load_model
 from scalefp.metrics import FloatArray, Statistics, frechet_distance
 from scalefp.release.model import Model
@@ -61,7 +59,7 @@ def label(model: Model) -> str:
     return f"{options['schedule.hide_psnr']:g} dB, seed {options['seed']}{kind}"
 
 
-def measure(model: Model, data: FloatArray, extractor: nn.Module, seed: int) -> dict[str, Any]:
+def measure_run(model: Model, data: FloatArray, extractor: nn.Module, seed: int) -> dict[str, Any]:
     """Feature distance to ``data``, features [m, d]; with keys also how they hide and read."""
     config = EvaluateConfig(
         seed=seed, keys=KEYS, images_per_key=len(data) // KEYS, batch_size=BATCH
@@ -87,29 +85,34 @@ def measure(model: Model, data: FloatArray, extractor: nn.Module, seed: int) -> 
     return row
 
 
-def table(rows: dict[str, dict[str, Any]], floor: float, best: float) -> str:
+def twins(results: Mapping[str, Any]) -> list[float]:
+    """Feature distances of the runs without keys."""
+    return [row["distance"] for row in results["runs"].values() if "psnr" not in row]
+
+
+def table(results: Mapping[str, Any]) -> str:
     """The rows as Markdown, deepest hidden last."""
     head = ["run", "PSNR of one latent under two keys", "feature distance", "cost", *READ]
-    lines = [head, ["---"] * len(head)]
-    for name, row in rows.items():
+    best, lines = float(np.mean(twins(results))), []
+    for name, row in results["runs"].items():
         cells = [name, "", f"{row['distance']:.1f}", ""] + [""] * len(READ)
         if "psnr" in row:
             cells[1] = f"{row['psnr']:.1f} dB"
             cells[3] = f"{row['distance'] / best - 1:+.1%}"
             cells[4:] = [f"{row['accuracy'][point]['mean']:.3f}" for point in READ]
         lines.append(cells)
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return (
-        f"{body}\n\nCost: against the mean of the runs without keys, {best:.1f}. One half of the "
-        f"data against the other: {floor:.1f}.\n"
+        f"{markdown_table(head, lines)}\n\nCost: against the mean of the runs without keys, "
+        f"{best:.1f}. One half of the data against the other: {results['floor']:.1f}.\n"
     )
 
 
-def plot(rows: dict[str, dict[str, Any]], twins: Sequence[float], path: Path) -> None:
+def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
     """Readability and feature distance over how deeply the key hides."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = new_figure(10, 4.2)
     left, right = figure.subplots(1, 2)
-    keyed = sorted((row for row in rows.values() if "psnr" in row), key=lambda row: row["psnr"])
+    keyed = [row for row in results["runs"].values() if "psnr" in row]
+    keyed.sort(key=lambda row: float(row["psnr"]))
     first = min(row["options"]["seed"] for row in keyed)  # its runs make the line
     immune = [row for row in keyed if row["immunized"] and row["options"]["seed"] == first]
     others = [(row, "+" if row["immunized"] else "x") for row in keyed if row not in immune]
@@ -126,24 +129,17 @@ def plot(rows: dict[str, dict[str, Any]], twins: Sequence[float], path: Path) ->
     right.plot(depth, [row["distance"] for row in immune], "o-", color="#1f4e79")
     for row, mark in others:
         right.plot(row["psnr"], row["distance"], mark, color="#d08b2c")
-    for distance in twins:
+    for distance in twins(results):
         right.axhline(distance, color="#707070", linestyle=":", linewidth=1)
     right.set_ylabel("feature distance to the data")
     right.set_title("... and like the data (dotted: no keys)")
     for axis in (left, right):
         axis.set_xlabel("PSNR of one latent under two keys, dB")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    return {"tradeoff.png": figure}
 
 
-def main() -> None:
-    """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of the multiruns")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE, help="folder")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All runs below the folders, those without keys first."""
     extractor = choose_extractor("mobilenet", None)
     assert extractor is not None  # it would have said that its weights are missing
     paths = [path for runs in options.runs for path in sorted(runs.glob("*/release.safetensors"))]
@@ -152,40 +148,38 @@ def main() -> None:
         key=lambda model: (with_keys(model), model.training["options"]["schedule.hide_psnr"]),
     )
     if not models or with_keys(models[0]) or not with_keys(models[-1]):
-        parser.error(f"{options.runs} hold no runs with keys beside some without")
+        folders = ", ".join(map(str, options.runs))
+        raise UserError(f"{folders}: there are no runs with keys beside some without")
     source = models[0].training["options"]["data.source"]
     pixels = data_pixels(source, models[0].config.resolution)
     order = torch.from_numpy(
         stream(EvaluateConfig(seed=options.seed), "halves").permutation(len(pixels))
     )
     one, other = (extract(extractor, half, BATCH) for half in pixels[order].chunk(2))
-    floor = frechet_distance(Statistics.of(one), Statistics.of(other))
     rows: dict[str, dict[str, Any]] = {}
     for model in tqdm(models, "runs", unit="run"):
         name = label(model)
-        rows[name] = measure(model, other, extractor, options.seed)
+        rows[name] = measure_run(model, other, extractor, options.seed)
         rows[name]["immunized"] = with_keys(model) and "not immunized" not in name
-    twins = [row["distance"] for row in rows.values() if "psnr" not in row]
-    results = {
-        "command": f"python experiments/fidelity/tradeoff.py RUNS --seed {options.seed}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
+    return {
         "data": source,
         "images_each": len(other),
         "extractor": getattr(extractor, "name", type(extractor).__name__),
-        "floor": floor,
+        "floor": frechet_distance(Statistics.of(one), Statistics.of(other)),
         "runs": rows,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = table(rows, floor, float(np.mean(twins)))
-    for name, content in (
-        ("tradeoff.json", json.dumps(results, indent=1) + "\n"),
-        ("tradeoff.md", text),
-    ):
-        with atomic_path(options.out / name) as temporary:
-            temporary.write_text(content)
-    plot(rows, twins, options.out / "tradeoff.png")
-    print(text)
+
+
+EXPERIMENT = Experiment(
+    HERE, measure, table, plots, results_file="tradeoff.json", page_file="tradeoff.md"
+)
+
+
+def main() -> None:
+    """Measure all runs, and write results, table and plot."""
+    parser = EXPERIMENT.parser(__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of the multiruns")
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

@@ -7,26 +7,22 @@ The same change stands among others, with plots, in the report of ``scalefp eval
 """
 
 import argparse
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 import scalefp
 from scalefp.evaluation.features import choose_extractor
 from scalefp.evaluation.removal import Tampered, attempts
-from scalefp.evaluation.run import hardware
 from scalefp.evaluation.samples import EvaluateConfig, Samples
-from scalefp.files import atomic_path
+from scalefp.experiment import Experiment, markdown_table
 from scalefp.loading import load_model
 
-POOLS, ISSUED = [1, 4], 1_000_000
+POOLS, ISSUED, FPR = [1, 4], 1_000_000, 1e-6
 
 
-def measure(model: scalefp.Model, config: EvaluateConfig) -> list[dict[str, Any]]:
+def measure_shares(model: scalefp.Model, config: EvaluateConfig) -> list[dict[str, Any]]:
     """Figures of the untouched instances, then of each share of the maps removed."""
     extractor = choose_extractor(config.features, config.feature_weights)
     tampered = Tampered(model, Samples(model, config), extractor, config)
@@ -34,30 +30,22 @@ def measure(model: scalefp.Model, config: EvaluateConfig) -> list[dict[str, Any]
     return [tampered.nothing(), *(tampered.attempt(attempt) for attempt in tries)]
 
 
-def table(rows: list[dict[str, Any]], fpr: float) -> str:
+def table(results: dict[str, Any]) -> str:
     """The rows as Markdown."""
     shares = [f"attributed, {pool} image(s)" for pool in POOLS]
     head = ["maps removed", "bit accuracy", *shares, "PSNR to untouched, dB", "feature distance"]
-    lines = [head, ["---"] * len(head)]
-    for row in rows:
+    lines = []
+    for row in results["rows"]:
         attributed = [row["attributed"][str(pool)]["soft"][str(ISSUED)] for pool in POOLS]
         distance = f"{row['distance']:.1f} ({row['loss']:+.1%})" if "loss" in row else ""
         cells = [f"{row['strength']:.0%}", f"{row['mean']:.4f}", *(f"{s:.1%}" for s in attributed)]
         lines.append([*cells, f"{row['psnr']:.1f}", distance])
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{body}\n\nAttributed at fpr {fpr:g} among {ISSUED:,} issued keys, soft form.\n"
+    note = f"Attributed at fpr {FPR:g} among {ISSUED:,} issued keys, soft form."
+    return f"{markdown_table(head, lines)}\n\n{note}\n"
 
 
-def main() -> None:
-    """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="emoji", help="bundled name or path of a release")
-    parser.add_argument("--keys", type=int, default=50)
-    parser.add_argument("--images", type=int, default=10, help="images of each instance")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of one release."""
     config = EvaluateConfig(
         seed=options.seed,
         keys=options.keys,
@@ -66,24 +54,28 @@ def main() -> None:
         tamperings=["flatten"],
         pools=POOLS,
         issued=[ISSUED],
+        fpr=FPR,
     )
     model = load_model(options.model)
-    rows = measure(model, config)
-    results = {
+    return {
         "release": model.digest,
         "keys": options.keys,
         "images_per_key": options.images,
         "seed": options.seed,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "rows": rows,
+        "rows": measure_shares(model, config),
     }
-    texts = {"results.json": json.dumps(results, indent=1) + "\n"}
-    texts["results.md"] = table(rows, config.fpr)
-    for name, text in texts.items():
-        with atomic_path(options.out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    print(texts["results.md"], end="")
+
+
+EXPERIMENT = Experiment(Path(__file__).parent, measure, table, page_file="results.md")
+
+
+def main() -> None:
+    """Measure one release, and write results and table."""
+    parser = EXPERIMENT.parser(__doc__)
+    parser.add_argument("--model", default="emoji", help="bundled name or path of a release")
+    parser.add_argument("--keys", type=int, default=50)
+    parser.add_argument("--images", type=int, default=10, help="images of each instance")
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

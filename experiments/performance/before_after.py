@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scalefp.bench.report import figure
-from scalefp.files import atomic_path
+from scalefp.experiment import markdown_table, write_page
 
 HERE = Path(__file__).parent
 # (part, row, whether it is what stands beside) now -> row before.
@@ -30,10 +30,10 @@ ROWS = {
 }
 
 
-def lines(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The table's lines; a row that was not measured now is left out."""
+def table(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The rows as Markdown; one that was not measured now is left out."""
     old = {row["what"]: row for part in before["measurements"].values() for row in part["rows"]}
-    made = ["| what | unit | before | now | times faster |", "| --- | --- | ---: | ---: | ---: |"]
+    rows = []
     for (part, what, is_beside), name in ROWS.items():
         found = [row for row in now["speed"]["1"].get(part, []) if row["what"] == what]
         if not found:
@@ -41,8 +41,8 @@ def lines(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         value = found[0]["beside"]["median"] if is_beside else found[0]["median"]
         was, unit = old[name]["median"], found[0]["unit"]
         faster = was / value if unit in ("ms", "s") else value / was
-        made.append(f"| {name} | {unit} | {figure(was)} | {figure(value)} | {figure(faster)} |")
-    return made
+        rows.append([name, unit, *map(figure, (was, value, faster))])
+    return markdown_table(["what", "unit", "before", "now", "times faster"], rows, right={2, 3, 4})
 
 
 def main() -> None:
@@ -50,18 +50,13 @@ def main() -> None:
         json.loads((HERE / name).read_text(encoding="utf-8"))
         for name in ("before.json", "results.json")
     )
-    text = "\n".join(
-        [
-            f"Before: {before['date']}, {before['environment']['hardware']}, load "
-            f"{before['environment']['load']:.1f}. Now: {now['date']}, "
-            f"{now['environment']['hardware']}, load {now['environment']['load']:.1f}.",
-            "",
-            *lines(before, now),
-            "",
-        ]
+    text = (
+        f"Before: {before['date']}, {before['environment']['hardware']}, load "
+        f"{before['environment']['load']:.1f}. Now: {now['date']}, "
+        f"{now['environment']['hardware']}, load {now['environment']['load']:.1f}.\n\n"
+        f"{table(before, now)}\n"
     )
-    with atomic_path(HERE / "before-after.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_page(HERE / "before-after.md", text)
     print(text, end="")
 
 

@@ -9,20 +9,18 @@ same keys. The curves of both should differ no more than those of two seeds.
 """
 
 import argparse
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import hydra
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -32,18 +30,13 @@ from scalefp.config import TrainConfig, conf_dir
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_uint8
 from scalefp.evaluation.features import choose_extractor, extract
-from scalefp.evaluation.run import hardware
-from scalefp.files import atomic_path
+from scalefp.experiment import Experiment, markdown_table, new_figure
 from scalefp.metrics import kid
 from scalefp.networks import layers
 from scalefp.training.distributed import World, pick_precision
 from scalefp.training.state import TrainingState
 from scalefp.training.step import step
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
-HERE = Path(__file__).parent
 WINDOW = 20  # steps that a point of a curve is the mean of
 PICTURES = 256  # generated and real, for the feature distance
 POINTS = 5  # feature distances along a training
@@ -151,9 +144,25 @@ def agreement(curves: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def plot(curves: dict[str, list[Any]], path: Path) -> None:
+def table(results: Mapping[str, Any]) -> str:
+    """Both means of each figure, and how far they are apart."""
+    rows = [
+        [
+            title,
+            f"{found['ours']:.4g}",
+            f"{found['textbook']:.4g}",
+            f"{found['difference_in_standard_errors']:+.1f}",
+        ]
+        for title, found in ((TITLES[name], one) for name, one in results["agreement"].items())
+    ]
+    head = ["mean over the second half", *COLOURS, "difference in standard errors"]
+    return markdown_table(head, rows, right={1, 2, 3}) + "\n"
+
+
+def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
     """One panel a figure, one line a training."""
-    figure, axes = pyplot.subplots(1, len(TITLES), figsize=(12, 3.6), layout="constrained")
+    figure, curves = new_figure(12, 3.6), results["curves"]
+    axes = figure.subplots(1, len(TITLES))
     for axis, (name, title) in zip(axes, TITLES.items(), strict=True):
         for who, runs in curves.items():
             for number, curve in enumerate(runs):
@@ -164,18 +173,11 @@ def plot(curves: dict[str, list[Any]], path: Path) -> None:
         axis.set(title=title, xlabel="images")
         axis.grid(alpha=0.3)
     axes[0].legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    return {"equal-losses.png": figure}
 
 
-def main() -> None:
-    """Train, and write equal-losses.json and equal-losses.png beside this file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=6400)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=HERE)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Curves of all trainings, and how well they agree."""
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         overrides = [f"schedule.total_images={options.images}", "run.device=cpu"]
         made = hydra.compose("train", ["experiment=tiny", *overrides])
@@ -193,19 +195,31 @@ def main() -> None:
         for who, precision in (("ours", fast), ("textbook", torch.float32)):
             with textbook() if who == "textbook" else nullcontext():
                 curves[who].append(run(replace(config, seed=seed), data, precision, real))
-    results = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
+    return {
         "images": options.images,
         "seeds": options.seeds,
         "precision_of_ours": str(fast).removeprefix("torch."),
         "agreement": agreement(curves),
         "curves": curves,
     }
-    with atomic_path(options.out / "equal-losses.json") as temporary:
-        temporary.write_text(json.dumps(results) + "\n", encoding="utf-8")
-    plot(curves, options.out / "equal-losses.png")
-    print(json.dumps(results["agreement"], indent=1))
+
+
+EXPERIMENT = Experiment(
+    Path(__file__).parent,
+    measure,
+    table,
+    plots,
+    results_file="equal-losses.json",
+    page_file="equal-losses.md",
+)
+
+
+def main() -> None:
+    """Train, and write curves, table and plot."""
+    parser = EXPERIMENT.parser(__doc__, seeded=False)
+    parser.add_argument("--images", type=int, default=6400)
+    parser.add_argument("--seeds", type=int, default=3)
+    EXPERIMENT.run(parser)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scalefp.attribution.evidence import Form, matches_needed, soft_weights
 from scalefp.attribution.search import Query, runners_up, search
 from scalefp.attribution.tails import weighted_tail
+from scalefp.experiment import markdown_table
 
 FPR = 1e-6
 BATCH = 32
@@ -197,15 +198,19 @@ def markdown(results: dict[str, Any]) -> str:
             f"reading them once takes {part['read_once_milliseconds']:.1f} ms "
             f"({part['gb_per_second']:.1f} GB/s).",
             "",
-            "| search | ms a query | fastest to slowest | times reading once | peak memory, MiB |",
-            "| --- | ---: | --- | ---: | ---: |",
         ]
-        lines += [
-            f"| {row['what']} | {row['milliseconds_per_query']:.1f} | {row['fastest']:.1f} to "
-            f"{row['slowest']:.1f} | {row['times_reading_once']:.1f} | {row['peak_mib']:.1f} |"
+        head = ["search", "ms a query", "fastest to slowest", "times reading once"]
+        rows = [
+            [
+                row["what"],
+                f"{row['milliseconds_per_query']:.1f}",
+                f"{row['fastest']:.1f} to {row['slowest']:.1f}",
+                f"{row['times_reading_once']:.1f}",
+                f"{row['peak_mib']:.1f}",
+            ]
             for row in part["rows"]
         ]
-        lines.append("")
+        lines += [markdown_table([*head, "peak memory, MiB"], rows, right={1, 3, 4}), ""]
     return "\n".join(lines)
 
 

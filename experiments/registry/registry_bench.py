@@ -19,7 +19,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from scalefp.attribution.evidence import Reading, attribute
-from scalefp.files import atomic_path
+from scalefp.experiment import Experiment, hardware, markdown_table
 from scalefp.registry.exchange import export_registry, import_registry
 from scalefp.registry.registry import Registry
 
@@ -124,7 +123,7 @@ def run_step(name: str, place: str, other: str, folder: Path, count: int) -> dic
     return result | {"peak_mib": peak}
 
 
-def measure(name: str, place: str, other: str, folder: Path, count: int) -> dict[str, float]:
+def measure_step(name: str, place: str, other: str, folder: Path, count: int) -> dict[str, float]:
     """One step in a fresh process."""
     command = [sys.executable, __file__, "--count", str(count), "--step", name]
     command += ["--place", place, "--other", other, "--folder", str(folder)]
@@ -153,15 +152,16 @@ def drop_schemas(server: str, names: Sequence[str]) -> None:
 
 def markdown(results: dict[str, Any]) -> str:
     environment, databases = results["environment"], results["databases"]
-    lines = [
+    head = (
         f"{results['date']}, {environment['hardware']}, Python {environment['python']}; "
         f"{results['keys']:,} keys of 128 bits; load of the machine {environment['load']:.1f} at "
         "the start. Seconds on the clock, and of the processor in this process (a PostgreSQL "
-        "server's own are not counted).",
-        "",
-        "| what | " + " | ".join(f"{name}, s | CPU, s | peak, MiB" for name in databases) + " |",
-        "| --- |" + " ---: | ---: | ---: |" * len(databases),
-    ]
+        "server's own are not counted)."
+    )
+    columns = ["what"]
+    for name in databases:
+        columns += [f"{name}, s", "CPU, s", "peak, MiB"]
+    rows = []
     for step, title in TITLES.items():
         cells = []
         for steps in databases.values():
@@ -170,20 +170,16 @@ def markdown(results: dict[str, Any]) -> str:
                 cells += ["", "", ""]
             else:
                 cells += [f"{row['wall_s']:.3g}", f"{row['cpu_s']:.3g}", f"{row['peak_mib']:,.0f}"]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        rows.append([title, *cells])
     sizes = {name: steps["size_mib"] for name, steps in databases.items() if "size_mib" in steps}
-    lines += ["", *(f"The {name} file takes {size:,.0f} MiB." for name, size in sizes.items())]
-    return "\n".join(lines) + "\n"
+    notes = "\n".join(f"The {name} file takes {size:,.0f} MiB." for name, size in sizes.items())
+    table = markdown_table(columns, rows, right=range(1, len(columns)))
+    return f"{head}\n\n{table}\n\n{notes}\n"
 
 
-def hardware() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()} ({os.cpu_count()} cores)"
-    return f"{platform.machine()} ({os.cpu_count()} cores)"
-
-
-def run_all(count: int) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All steps, on every database that is there."""
+    count = options.count
     databases: dict[str, dict[str, Any]] = {}
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
@@ -201,7 +197,7 @@ def run_all(count: int) -> dict[str, Any]:
                     if step == "derive" and database != "SQLite":
                         continue  # differs from "issue" in this process alone
                     print(f"{database}: {title}", file=sys.stderr, flush=True)
-                    steps[step] = measure(step, place, other, folder, count)
+                    steps[step] = measure_step(step, place, other, folder, count)
                 if database == "SQLite":
                     steps["size_mib"] = os.path.getsize(place) / 2**20
                 (folder / "keys.jsonl").unlink()
@@ -209,7 +205,6 @@ def run_all(count: int) -> dict[str, Any]:
             if server is not None:
                 drop_schemas(server, schemas)
     return {
-        "date": datetime.now(UTC).date().isoformat(),
         "keys": count,
         "environment": {
             "hardware": hardware(),
@@ -220,28 +215,22 @@ def run_all(count: int) -> dict[str, Any]:
     }
 
 
+EXPERIMENT = Experiment(Path(__file__).parent, measure, markdown)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time and memory of a large registry.")
+    """Measure all databases, and write results and table; or do one step, as a child process."""
+    parser = EXPERIMENT.parser("Time and memory of a large registry.", seeded=False)
     parser.add_argument("--count", type=int, default=1_000_000, help="keys (default: 10^6)")
-    parser.add_argument("--out", type=Path, help="folder for results.json and table.md")
-    for name in ("step", "place", "other"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.step is not None:
-        where = options.place, options.other, options.folder
-        print(json.dumps(run_step(options.step, *where, options.count)))
+    if "--step" not in sys.argv:
+        EXPERIMENT.run(parser)
         return
-    results = run_all(options.count)
-    print(markdown(results), end="")
-    if options.out is not None:
-        texts = {
-            "results.json": json.dumps(results, indent=1) + "\n",
-            "table.md": markdown(results),
-        }
-        for name, text in texts.items():
-            with atomic_path(options.out / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+    for name in ("step", "place", "other"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    where = options.place, options.other, options.folder
+    print(json.dumps(run_step(options.step, *where, options.count)))
 
 
 if __name__ == "__main__":

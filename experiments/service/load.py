@@ -26,16 +26,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 import scalefp
 from scalefp.data.images import to_pil
-from scalefp.files import atomic_path
+from scalefp.experiment import Experiment, markdown_table, new_figure
 from scalefp.loading import load_model
 
 CORES = 2
@@ -185,7 +185,7 @@ def send(run: Run, port: int, body: bytes, requests: int) -> tuple[list[tuple[st
     return seen, time.perf_counter() - begun
 
 
-def measure(run: Run, pid: int, port: int, data: bytes) -> dict[str, Any]:
+def measure_run(run: Run, pid: int, port: int, data: bytes) -> dict[str, Any]:
     """One run, after a short one that does not count."""
     body = body_of(data, run.images)
     send(run, port, body, 2 * run.in_flight)
@@ -223,87 +223,81 @@ def measure(run: Run, pid: int, port: int, data: bytes) -> dict[str, Any]:
     }
 
 
-def processor_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
 def markdown(results: dict[str, Any]) -> str:
-    lines = [
-        f"{results['date']}, {results['hardware']}, {results['cores']} cores for service and "
+    """What was asked, and how the service stood it."""
+    processor = results["hardware"].partition(" (")[0]
+    head = (
+        f"{results['date']}, {processor}, {results['cores']} cores for service and "
         f"clients, Python {results['python']}, release `{results['model'][:16]}`, "
-        f"{results['issued']:,} issued keys.",
-        "",
-        "| asked for | requests | in flight | failed | images/s | median ms | 99% below ms "
-        "| processor ms an image | peak MiB | load before |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+        f"{results['issued']:,} issued keys."
+    )
+    columns = ["asked for", "requests", "in flight", "failed", "images/s", "median ms"]
+    columns += ["99% below ms", "processor ms an image", "peak MiB", "load before"]
+    rows = []
     for run in results["runs"].values():
         failed = run["requests"] - run["outcomes"].get("right", 0)
         wait = run["wait_ms_percentiles"]
-        lines.append(
-            f"| {run['what']} | {run['requests']:,} | {run['in_flight']} | {failed} "
-            f"| {run['images_a_second']:.1f} | {wait[50]:,.0f} | {wait[99]:,.0f} "
-            f"| {run['service_processor_ms_an_image']:.1f} | {run['peak_mib']:,.0f} "
-            f"| {run['load_before']:.1f} |"
+        rows.append(
+            [
+                run["what"],
+                f"{run['requests']:,}",
+                str(run["in_flight"]),
+                str(failed),
+                f"{run['images_a_second']:.1f}",
+                f"{wait[50]:,.0f}",
+                f"{wait[99]:,.0f}",
+                f"{run['service_processor_ms_an_image']:.1f}",
+                f"{run['peak_mib']:,.0f}",
+                f"{run['load_before']:.1f}",
+            ]
         )
-    return "\n".join(lines) + "\n"
+    return f"{head}\n\n{markdown_table(columns, rows, right=range(1, len(columns)))}\n"
 
 
-def draw(path: Path, results: dict[str, Any]) -> None:
+def plots(results: dict[str, Any]) -> dict[str, Figure]:
     """Share of the requests that were answered within a time, for every run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    figure = new_figure(6.4, 3.6)
+    axes = figure.subplots()
     for run in results["runs"].values():
         label = f"{run['what']}, {run['in_flight']} in flight"
         axes.plot(run["wait_ms_percentiles"], range(101), label=label)
     axes.set(xscale="log", xlabel="milliseconds", ylabel="% answered within")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    return {"waits.png": figure}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Put load on `scalefp serve`.")
-    parser.add_argument("--model", default="emoji", help="bundled name or release file")
-    parser.add_argument("--out", type=Path, help="folder for results, table and plot")
-    options = parser.parse_args(arguments)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All runs against one service."""
     cores = sorted(os.sched_getaffinity(0))[:CORES]
     os.sched_setaffinity(0, cores)  # inherited by the service
     model = load_model(options.model)
-    results: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": processor_name(),
-        "cores": len(cores),
-        "python": platform.python_version(),
-        "model": model.digest,
-        "issued": ISSUED,
-        "runs": {},
-    }
+    runs = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = samples(model, scalefp.Registry(folder / "keys.db"))
         with serving(folder, options.model) as (pid, port):
             for run in RUNS:
                 print(f"load: {run.what}", file=sys.stderr, flush=True)
-                results["runs"][run.name] = measure(run, pid, port, files[run.kind])
-    print(markdown(results), end="")
-    if options.out is not None:
-        texts = {"results.json": json.dumps(results, indent=1) + "\n"}
-        texts["table.md"] = markdown(results)
-        for name, text in texts.items():
-            with atomic_path(options.out / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        draw(options.out / "waits.png", results)
-    right = sum(run["outcomes"].get("right", 0) for run in results["runs"].values())
-    return 0 if right == sum(run.requests for run in RUNS) else 1
+                runs[run.name] = measure_run(run, pid, port, files[run.kind])
+    return {
+        "cores": len(cores),
+        "python": platform.python_version(),
+        "model": model.digest,
+        "issued": ISSUED,
+        "runs": runs,
+    }
+
+
+EXPERIMENT = Experiment(Path(__file__).parent, measure, markdown, plots)
+
+
+def main() -> int:
+    """Put load on the service, and write results, table and plot; 1 if an answer was not right."""
+    parser = EXPERIMENT.parser("Put load on `scalefp serve`.", seeded=False)
+    parser.add_argument("--model", default="emoji", help="bundled name or release file")
+    runs = EXPERIMENT.run(parser)["runs"].values()
+    return int(any(run["outcomes"].get("right", 0) != run["requests"] for run in runs))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.experiment import markdown_table, write_json, write_page
 
 Row = dict[str, Any]
 SPEED = ("train32", "train64", "train128", "reference", "instantiate", "sample", "decode")
@@ -104,12 +104,12 @@ def verdict(made: Row) -> str:
     return made["target"] + ("" if met else ", missed")
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = [
-        "| what | unit | median | quartiles | beside it | median | ratio | target |",
-        "| --- | --- | ---: | --- | --- | ---: | ---: | --- |",
-    ]
+HEAD = ("what", "unit", "median", "quartiles", "beside it", "median", "ratio", "target")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as Markdown."""
+    lines = []
     for made in rows:
         quartiles = ""
         if made["repeats"] > 1:
@@ -120,16 +120,9 @@ def table(rows: Sequence[Row]) -> list[str]:
             if beside
             else [""] * 3
         )
-        cells = [
-            made["what"],
-            made["unit"],
-            figure(made["median"]),
-            quartiles,
-            *peer,
-            verdict(made),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        own = [made["what"], made["unit"], figure(made["median"]), quartiles]
+        lines.append([*own, *peer, verdict(made)])
+    return markdown_table(HEAD, lines, right={2, 5, 6})
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -142,12 +135,13 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for threads, parts in results["speed"].items():
         lines += ["", f"{threads} thread{'s' if threads != '1' else ''}:", ""]
-        lines += table([made for rows in parts.values() for made in rows])
+        lines.append(table([made for rows in parts.values() for made in rows]))
     if results["scaling"]:
-        lines += ["", "Processes of one thread each:", "", *table(results["scaling"])]
+        lines += ["", "Processes of one thread each:", "", table(results["scaling"])]
     if results["memory"]:
-        lines += ["", "| process, 1 thread | peak memory, MiB |", "| --- | ---: |"]
-        lines += [f"| {MEMORY[name]} | {peak:,.0f} |" for name, peak in results["memory"].items()]
+        peaks = [[MEMORY[name], f"{peak:,.0f}"] for name, peak in results["memory"].items()]
+        head = ["process, 1 thread", "peak memory, MiB"]
+        lines += ["", markdown_table(head, peaks, right={1})]
     for extra in results["extra"].values():
         lines += ["", extra["markdown"].rstrip()]
     return "\n".join(lines) + "\n"
@@ -225,7 +219,5 @@ def profiles(model: str, threads: int, only: Sequence[str], folder: Path) -> lis
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """results.json and table.md in ``folder``."""
-    texts = {"results.json": json.dumps(results, indent=1) + "\n", "table.md": markdown(results)}
-    for name, text in texts.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_json(folder / "results.json", results)
+    write_page(folder / "table.md", markdown(results))

@@ -20,7 +20,7 @@ import scalefp
 from scalefp.bench import training, use
 from scalefp.bench.rows import Row
 from scalefp.config import RunConfig
-from scalefp.evaluation.run import hardware
+from scalefp.experiment import hardware
 from scalefp.loading import load_model
 from scalefp.training.distributed import pick_precision
 

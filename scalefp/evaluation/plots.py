@@ -1,16 +1,11 @@
-"""Plots of an evaluation: bit accuracy and attribution against strength, tampering against quality.
-
-matplotlib is an extra (``pip install scalefp[plot]``) and imported here only.
-"""
+"""Plots of an evaluation: accuracy and attribution against strength, tampering against quality."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalefp.evaluation.published import curves, tampered_curves
@@ -18,7 +13,7 @@ from scalefp.evaluation.quality import MAX_PSNR
 from scalefp.evaluation.removal import FINE_TUNING
 from scalefp.evaluation.robustness import CLEAN
 from scalefp.evaluation.tamper import TAMPERINGS
-from scalefp.files import atomic_path
+from scalefp.experiment import new_figure
 from scalefp.perturb import PERTURBATIONS
 
 if TYPE_CHECKING:
@@ -34,25 +29,13 @@ MAX_LOSS = 1.0  # of the axis; what loses more is ruined anyway
 Row = Mapping[str, Any]
 
 
-def available() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
-
-
 def _figure(count: int, title: str) -> tuple[Figure, list[Axes]]:
     """A grid of ``count`` plots."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     columns = min(COLUMNS, count)
     rows = math.ceil(count / columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.6 * rows), squeeze=False, layout="constrained"
-    )
+    figure = new_figure(3.2 * columns, 2.6 * rows)
     figure.suptitle(title)
-    flat = list(axes.flat)
+    flat = list(figure.subplots(rows, columns, squeeze=False).flat)
     for empty in flat[count:]:
         empty.axis("off")
     return figure, flat[:count]
@@ -66,17 +49,6 @@ def _legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
         shown |= dict(zip(own_labels, own_handles, strict=True))
     handles, labels = list(shown.values()), list(shown)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    from matplotlib import pyplot
-
-    try:
-        with atomic_path(path) as temporary:
-            # No date and no version inside: the same results give the same file.
-            figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-    finally:
-        pyplot.close(figure)
 
 
 def by_perturbation(points: Sequence[Row]) -> dict[str, list[Row]]:
@@ -104,7 +76,7 @@ def _falling(name: str) -> bool:
     return entry.severe < entry.identity and not entry.signed
 
 
-def plot_robustness(points: Sequence[Row], path: Path) -> None:
+def plot_robustness(points: Sequence[Row]) -> Figure:
     """Bit accuracy against strength, our mean, interval and 5th percentile beside the published."""
     groups = by_perturbation(points)
     figure, axes = _figure(len(groups), "Bit accuracy of perturbed 8-bit files")
@@ -119,10 +91,10 @@ def plot_robustness(points: Sequence[Row], path: Path) -> None:
         axis.set_ylim(min(0.35, *(p["p5"] - 0.02 for p in rows)), 1.02)
         _strength_axis(axis, name, PERTURBATIONS[name].unit, falling=_falling(name))
     _legend(figure, axes, len(PUBLISHED) + 2)
-    _save(figure, path)
+    return figure
 
 
-def plot_attribution(points: Sequence[Row], fpr: float, path: Path) -> None:
+def plot_attribution(points: Sequence[Row], fpr: float) -> Figure:
     """Share of sources attributed against strength, for 1, 4, ... images of one source."""
     groups = by_perturbation(points)
     one = next(iter(points[0]["attributed"].values()))["soft"]
@@ -142,10 +114,10 @@ def plot_attribution(points: Sequence[Row], fpr: float, path: Path) -> None:
         axis.set_ylim(-0.03, 1.03)
         _strength_axis(axis, name, PERTURBATIONS[name].unit, falling=_falling(name))
     _legend(figure, axes, len(points[0]["attributed"]))
-    _save(figure, path)
+    return figure
 
 
-def plot_tampering(untouched: Row, rows: Sequence[Row], path: Path) -> None:
+def plot_tampering(untouched: Row, rows: Sequence[Row]) -> Figure:
     """Bit accuracy against what the pictures lose: one line for each way to change the weights.
 
     Without feature distances the loss is in PSNR to the untouched picture.
@@ -176,10 +148,10 @@ def plot_tampering(untouched: Row, rows: Sequence[Row], path: Path) -> None:
         axis.grid(alpha=0.3)
     _legend(figure, axes, COLUMNS)
     figure.set_size_inches(11, 5.5)
-    _save(figure, path)
+    return figure
 
 
-def plot_tampering_strengths(untouched: Row, rows: Sequence[Row], path: Path) -> None:
+def plot_tampering_strengths(untouched: Row, rows: Sequence[Row]) -> Figure:
     """Bit accuracy and loss of quality against the strength, of tamperings that have several."""
     counts = Counter(row["tampering"] for row in rows)
     names = [name for name, count in counts.items() if count > 1]
@@ -199,13 +171,13 @@ def plot_tampering_strengths(untouched: Row, rows: Sequence[Row], path: Path) ->
             right.plot(x, [row["loss"] for row in own], "s:", color="#b03030", ms=3, lw=1)
             right.set_ylim(-0.3, 2)
             right.tick_params(labelsize=7, colors="#b03030")
-    _save(figure, path)
+    return figure
 
 
-def drawable(results: Mapping[str, Any]) -> dict[str, Callable[[Path], None]]:
-    """File name -> what draws it, for all plots that the results hold enough for."""
+def drawable(results: Mapping[str, Any]) -> dict[str, Callable[[], Figure]]:
+    """File name -> what draws the plot, for all plots that the results hold enough for."""
     points, tampering = results["reading"], results["tampering"]
-    plots: dict[str, Callable[[Path], None]] = {}
+    plots: dict[str, Callable[[], Figure]] = {}
     if len(points) > 1:
         plots["robustness.png"] = partial(plot_robustness, points)
         plots["attribution.png"] = partial(plot_attribution, points, results["config"]["fpr"])

@@ -1,23 +1,16 @@
 """Evaluation results as files: ``results.json`` for machines, ``results.md`` and plots to read."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scalefp.errors import UserError
 from scalefp.evaluation.plots import drawable
 from scalefp.evaluation.tamper import TAMPERINGS
 from scalefp.evaluation.targets import LOSS
-from scalefp.files import atomic_path
+from scalefp.experiment import markdown_table, write_json, write_page
 from scalefp.perturb import PERTURBATIONS
 
 VERDICTS = {True: "yes", False: "**no**", None: ""}
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _share(value: float) -> str:
@@ -66,13 +59,13 @@ def _reading_table(results: Mapping[str, Any]) -> str:
     ]
     head = ["perturbation", "strength", "images", "bit accuracy", "95% interval", "5th percentile"]
     head += [f"{form}, {pool} image(s)" for form in ("soft", "hard") for pool in pools]
-    return _table([*head, "read as it is / searched (images)"], rows)
+    return markdown_table([*head, "read as it is / searched (images)"], rows)
 
 
 def _units_table(results: Mapping[str, Any]) -> str:
     names = dict.fromkeys(p["perturbation"] for p in results["reading"])
     rows = [[name, PERTURBATIONS[name].unit] for name in names if name in PERTURBATIONS]
-    return _table(["perturbation", "strength"], rows)
+    return markdown_table(["perturbation", "strength"], rows)
 
 
 def _hiding_table(hiding: Mapping[str, Any]) -> str:
@@ -90,7 +83,7 @@ def _hiding_table(hiding: Mapping[str, Any]) -> str:
         if name != "lpips"
     ]
     head = [cell for name in measures for cell in (f"{name}, mean", f"{name}, worst 5%")]
-    return _table(["pairs", "number", *head], rows)
+    return markdown_table(["pairs", "number", *head], rows)
 
 
 def _features_table(features: Mapping[str, Any]) -> str:
@@ -112,7 +105,7 @@ def _features_table(features: Mapping[str, Any]) -> str:
     for what in ("latents of one key", "keys of one latent"):
         value = features[f"diversity_over_{what.split()[0]}"]
         rows.append([f"diversity over {g} {what}", f"{value:.3f}", *[""] * (len(columns) - 1)])
-    return _table(["figure", *columns], rows)
+    return markdown_table(["figure", *columns], rows)
 
 
 def _unrelated_table(unrelated: Mapping[str, Any]) -> str:
@@ -133,7 +126,7 @@ def _unrelated_table(unrelated: Mapping[str, Any]) -> str:
             )
     head = ["images", "number", "distinct readings", "attributed, soft", "attributed, hard"]
     head += ["least p, soft", "least p, hard", "best match, mean", "best match, highest"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _tampering_table(results: Mapping[str, Any]) -> str:
@@ -154,7 +147,7 @@ def _tampering_table(results: Mapping[str, Any]) -> str:
     head.append("PSNR to untouched, dB")
     if "loss" in tampering["untouched"]:
         head += ["feature distance to the data", "loss", "feature distance to untouched"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _at_loss_table(at_loss: Mapping[str, Any]) -> str:
@@ -165,7 +158,7 @@ def _at_loss_table(at_loss: Mapping[str, Any]) -> str:
         if not figures["reached"]:
             lost += " (not more at any strength)"
         rows.append([name, lost, where, f"{figures['accuracy']:.4f}"])
-    return _table(["change", "loss", "at", "bit accuracy"], rows)
+    return markdown_table(["change", "loss", "at", "bit accuracy"], rows)
 
 
 def _tampering_parts(results: Mapping[str, Any]) -> list[str]:
@@ -208,7 +201,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         "## Targets",
         "Published: the immunized model of 2022 (CelebA at 128 px), see the end. Intervals are "
         "95%, bootstrapped over keys.",
-        _table(["figure", "published", "target", "reached", "met"], targets),
+        markdown_table(["figure", "published", "target", "reached", "met"], targets),
         "## Reading the key",
         f"Unseen keys and latents, 8-bit files, real operations. Shares attributed in percent at "
         f"fpr {config['fpr']:g} among {issued} issued keys, by one and by several images of one "
@@ -256,20 +249,7 @@ def write_results(results: Mapping[str, Any], out_dir: str | Path) -> None:
     Raises:
         UserError: the folder cannot be made or written.
     """
-    out = Path(out_dir)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {out} ({error.strerror}): choose another place"
-        ) from error
-    texts = {
-        "results.json": json.dumps(results, indent=1, allow_nan=False) + "\n",
-        "results.md": markdown(results),
-    }
-    for name, text in texts.items():
-        with atomic_path(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    for name, draw in drawable(results).items():
-        if name in results["pictures"]:
-            draw(out / name)
+    folder = Path(out_dir)
+    drawn = {name: d for name, d in drawable(results).items() if name in results["pictures"]}
+    write_json(folder / "results.json", results)
+    write_page(folder / "results.md", markdown(results), {name: d() for name, d in drawn.items()})

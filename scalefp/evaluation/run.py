@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,13 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from scalefp.data.images import save_png
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.evaluation import plots, published
-from scalefp.evaluation.cache import Parts
 from scalefp.evaluation.features import INSTALL_HINT, choose_extractor
 from scalefp.evaluation.perceptual import Lpips
 from scalefp.evaluation.quality import measure_features, measure_hiding
@@ -33,9 +28,10 @@ from scalefp.evaluation.samples import EvaluateConfig, Samples
 from scalefp.evaluation.sheets import perturbation_sheet, tampering_sheet
 from scalefp.evaluation.targets import LOSS, target_rows
 from scalefp.evaluation.unrelated import load_twin, measure_unrelated
+from scalefp.experiment import Parts, content_digest, hardware, has_matplotlib
 from scalefp.release.model import Model
 
-__all__ = ["EvaluateConfig", "evaluate", "hardware", "markdown", "write_results"]
+__all__ = ["EvaluateConfig", "evaluate", "markdown", "write_results"]
 
 SHEETS = ("strengths.png", "tampered.png")
 # What no part depends on: files, which digests tell better, speed, and the choice of parts.
@@ -43,17 +39,6 @@ NOT_SETTINGS = {
     *("data", "unrelated", "twin", "feature_weights", "lpips_backbone"),
     *("batch_size", "perturbations", "tamperings"),
 }
-
-
-def hardware() -> str:
-    """Processor (or GPU) and number of threads, for reports."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [ln for ln in cpuinfo.read_text().splitlines() if ln.startswith("model name")]
-        name = models[0].split(":", 1)[1].strip() if models else name
-    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
-    return f"{gpu}{name} ({os.cpu_count()} cores), {torch.get_num_threads()} threads used"
 
 
 def _public(config: EvaluateConfig) -> dict[str, Any]:
@@ -95,9 +80,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
             digests["sources"].append(files.digest())
     if config.twin is not None:
         load_twin(config.twin, config)
-        digests["twin"] = config.twin  # a bundled name
-        if (path := Path(config.twin)).is_file():
-            digests["twin"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        digests["twin"] = content_digest(config.twin)
     digests |= {"features": getattr(extractor, "name", None), "lpips": getattr(lpips, "name", None)}
     return Inputs(extractor, lpips, digests)
 
@@ -122,7 +105,7 @@ def _left_out(config: EvaluateConfig, inputs: Inputs) -> list[str]:
         sentences.append(f"Left out: feature distances, without weights of an extractor{hint}.")
     if inputs.lpips is None:
         sentences.append("Left out: LPIPS, without a backbone (measure.lpips_backbone=FILE).")
-    if not plots.available():
+    if not has_matplotlib():
         sentences.append("Left out: plots, without matplotlib: `pip install scalefp[plot]`.")
     return sentences
 
@@ -171,17 +154,7 @@ def evaluate(
 
     kept = None if folder is None else Path(folder) / "parts"
     parts = Parts(kept, _settings(model, config, inputs))
-    for count, what in (
-        (parts.finished, "finished parts are taken over"),
-        (parts.foreign, "parts of another release or configuration are measured again"),
-    ):
-        if count:
-            print(f"{kept}: {count} {what}", file=sys.stderr)
-    found = {}
-    with tqdm(work.items(), "evaluating", unit="part") as bar:
-        for name, measure in bar:
-            bar.set_postfix_str(name)
-            found[name] = parts.get(name, measure)
+    found = parts.measure(work, "evaluating")
 
     rows = [found[f"tampering {attempt.name}"] for attempt in tries] + found.get("fine-tuning", [])
     results: dict[str, Any] = {
@@ -200,7 +173,7 @@ def evaluate(
     }
     results["targets"] = target_rows(results)
     results["published"] = published.sources()
-    results["pictures"] = list(plots.drawable(results)) if plots.available() else []
+    results["pictures"] = list(plots.drawable(results)) if has_matplotlib() else []
     if folder is not None:
         strengths, weights = (Path(folder) / name for name in SHEETS)
         save_png(strengths, perturbation_sheet(samples, points(config), config))

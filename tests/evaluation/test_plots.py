@@ -9,15 +9,16 @@ from PIL import Image
 
 from parity import ParityModel, small_config
 from scalefp.evaluation import plots
-from scalefp.evaluation.plots import available, by_perturbation, drawable
+from scalefp.evaluation.plots import by_perturbation, drawable
 from scalefp.evaluation.removal import Attempt
 from scalefp.evaluation.robustness import Point, points
 from scalefp.evaluation.samples import EvaluateConfig, Samples
 from scalefp.evaluation.sheets import CELL, LABEL, TITLE, perturbation_sheet, sheet, tampering_sheet
+from scalefp.experiment import has_matplotlib, save_figure
 from scalefp.perturb import PERTURBATIONS
 from scalefp.release.model import Model
 
-needs_matplotlib = pytest.mark.skipif(not available(), reason="matplotlib is not installed")
+needs_matplotlib = pytest.mark.skipif(not has_matplotlib(), reason="matplotlib is not installed")
 
 
 def point(perturbation: str, strength: float, mean: float) -> dict[str, Any]:
@@ -70,11 +71,11 @@ def test_every_plot_is_drawn_and_repeats(results: dict[str, Any], tmp_path: Path
         "robustness.png", "attribution.png", "tampering.png", "tampering-strengths.png"
     ]  # fmt: skip
     for name, draw in drawn.items():
-        draw(tmp_path / name)
+        save_figure(draw(), tmp_path / name)
         pixels = np.asarray(Image.open(tmp_path / name).convert("L"))
         assert pixels.shape[0] > 200 and len(np.unique(pixels)) > 20
     first = (tmp_path / "tampering.png").read_bytes()
-    drawn["tampering.png"](tmp_path / "tampering.png")
+    save_figure(drawn["tampering.png"](), tmp_path / "tampering.png")
     assert (tmp_path / "tampering.png").read_bytes() == first
     assert len(list(tmp_path.iterdir())) == 4
 
@@ -83,9 +84,9 @@ def test_every_plot_is_drawn_and_repeats(results: dict[str, Any], tmp_path: Path
 def test_published_curves_are_drawn_beside_ours(
     results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plots.plot_robustness(results["reading"], tmp_path / "with.png")
+    save_figure(plots.plot_robustness(results["reading"]), tmp_path / "with.png")
     monkeypatch.setattr(plots, "curves", lambda name: [])
-    plots.plot_robustness(results["reading"], tmp_path / "without.png")
+    save_figure(plots.plot_robustness(results["reading"]), tmp_path / "without.png")
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 
 
@@ -96,7 +97,7 @@ def test_without_losses_tampering_is_drawn_against_psnr(
     for row in results["tampering"]["rows"]:
         del row["loss"]
     for name in ("tampering.png", "tampering-strengths.png"):
-        drawable(results)[name](tmp_path / name)
+        save_figure(drawable(results)[name](), tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
 
 

@@ -14,10 +14,10 @@ from parity import BlockMeans, ParityModel, make_folder, small_config
 from scalefp.errors import UserError
 from scalefp.evaluation import finetune
 from scalefp.evaluation import run as evaluate_module
-from scalefp.evaluation.plots import available
 from scalefp.evaluation.report import markdown
 from scalefp.evaluation.run import EvaluateConfig, evaluate, write_results
 from scalefp.evaluation.targets import READING_TARGETS
+from scalefp.experiment import has_matplotlib
 from scalefp.release.model import Model
 
 
@@ -77,7 +77,7 @@ def test_a_release_is_measured_in_every_respect(
         assert f"]({name})" in page
         assert Image.open(out / name).size[0] > 200
     assert {"strengths.png", "tampered.png"} <= set(results["pictures"])
-    assert ("robustness.png" in results["pictures"]) == available()
+    assert ("robustness.png" in results["pictures"]) == has_matplotlib()
     json.dumps(results, allow_nan=False)
 
 
@@ -103,7 +103,7 @@ def test_the_report_of_a_model_that_survives_png_only(
 
 def test_what_is_missing_is_said(small: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate_module, "choose_extractor", lambda which, path: None)
-    monkeypatch.setattr(evaluate_module.plots, "available", lambda: False)
+    monkeypatch.setattr(evaluate_module, "has_matplotlib", lambda: False)
     small.features, small.perturbations = "auto", []
     results = evaluate(ParityModel(), small)  # type: ignore[arg-type]
     assert results["features"] is None and results["pictures"] == []

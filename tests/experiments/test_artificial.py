@@ -15,7 +15,7 @@ import baselines
 import many_keys
 import robustness
 import stego
-from experiment_scripts import SIZE, call, pictures, write_pictures
+from experiment_scripts import SIZE, call, pictures, refused, write_pictures
 from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder
 from scalefp.artificial.marker import save_marker
@@ -90,11 +90,16 @@ def test_robustness_of_an_unreadable_marker(
 
 
 def test_samples_need_a_key(
-    marker_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    marker_file: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["--marker", marker_file, "--data", data, "--samples", data, "--out", tmp_path]
-    with pytest.raises(UserError, match="--key"):
-        call(robustness, monkeypatch, *words)
+    refused(robustness, monkeypatch, *words)
+    assert capsys.readouterr().err == "robustness.py: samples are read for a key: give --key\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 # Tools.
@@ -150,7 +155,11 @@ def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_baselines_take_our_marker_through_a_generator(
-    marker_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    marker_file: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["--marker", marker_file, "--data", data, "--resolution", SIZE, "--tools"]
     words += ["--images", 66, "--training-images", 64, "--samples", 8, "--out", tmp_path]
@@ -160,5 +169,5 @@ def test_baselines_take_our_marker_through_a_generator(
     assert list(stages) == list(baselines.STAGES)
     assert stages["file"] == stages["again"]  # PNG files
     assert all(stage["images"] == 8 for stage in stages.values())
-    with pytest.raises(UserError, match="--resolution 32"):
-        call(baselines, monkeypatch, *words[:4], "--tools", "--out", tmp_path)
+    refused(baselines, monkeypatch, *words[:4], "--tools", "--out", tmp_path)
+    assert "give --resolution 32" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("matplotlib")
 
+
 import adversary
 import scene
 import secrecy
@@ -17,10 +18,10 @@ from adversary import Training
 from detectors.examples import Examples
 from detectors.filters import high_pass_filters
 from detectors.rich_model import rich_features
-from experiment_scripts import SIZE, call, pictures, write_pictures
-from intervals import wilson
+from experiment_scripts import SIZE, call, pictures, refused, write_pictures
 from outputs import Outputs
 from scalefp.artificial.marker import Marker
+from scalefp.experiment import wilson
 from scores import accuracy_figures, ranked
 
 
@@ -42,16 +43,6 @@ def carriers() -> torch.Tensor:
 
 
 # The scores.
-
-
-def test_the_interval_is_wilsons() -> None:
-    # Of 8 in 10: the roots of (p - 0.8)^2 = z^2 p (1 - p) / 10.
-    z2 = 1.959964**2
-    roots = np.sort(np.roots([1 + z2 / 10, -(1.6 + z2 / 10), 0.64]))
-    assert wilson(8, 10) == pytest.approx(roots)
-    assert wilson(0, 10)[0] == 0 and wilson(10, 10)[1] == 1
-    low, high = wilson(5000, 10_000)
-    assert high - low == pytest.approx(2 * 1.959964 * 0.5 / 100, rel=1e-3)
 
 
 def test_accuracy_counts_both_classes_and_groups_add_scores() -> None:
@@ -267,6 +258,5 @@ def test_own_generators_need_somebody_to_judge(
         ([], "--shadow-samples needs as many --own-clean-samples"),
         (["--own-clean-samples", "b.zip"], "need --clean-samples and --marked-samples"),
     ):
-        with pytest.raises(SystemExit):
-            call(secrecy, monkeypatch, *words, *more)
+        refused(secrecy, monkeypatch, *words, *more)
         assert message in capsys.readouterr().err

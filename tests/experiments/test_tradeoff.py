@@ -10,6 +10,7 @@ from torch import Tensor, nn
 pytest.importorskip("matplotlib")
 
 import tradeoff
+from scalefp.experiment import save_figure
 from scalefp.release.model import Model
 
 OPTIONS = {
@@ -34,7 +35,7 @@ def test_an_untrained_release_is_hidden_by_chance_and_unreadable(
     monkeypatch.setattr(model, "training", {"options": OPTIONS})
     monkeypatch.setattr(tradeoff, "KEYS", 4)
     colours = torch.rand(64, 3, dtype=torch.float64).numpy()
-    row = tradeoff.measure(model, colours, Colours(), seed=0)
+    row = tradeoff.measure_run(model, colours, Colours(), seed=0)
     assert row["distance"] > 0
     assert 0 < row["psnr"] <= 100
     assert set(row["accuracy"]) == set(tradeoff.READ)
@@ -58,7 +59,9 @@ def test_table_and_plot(tmp_path: Path) -> None:
     keyed: dict[str, Any] = {"distance": 120.0, "psnr": 28.1, "accuracy": read, "immunized": True}
     keyed["options"] = {"seed": 0}
     rows = {"no keys, seed 0": {"distance": 100.0, "immunized": False}, "28 dB, seed 0": keyed}
-    text = tradeoff.table(rows, floor=17.0, best=100.0)
+    results = {"runs": rows, "floor": 17.0}
+    text = tradeoff.table(results)
     assert "| 28 dB, seed 0 | 28.1 dB | 120.0 | +20.0% | 0.750 |" in text
-    tradeoff.plot(rows, [100.0], tmp_path / "plot.png")
+    (figure,) = tradeoff.plots(results).values()
+    save_figure(figure, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000

@@ -3,12 +3,23 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
+
+
+def content_digest(path: Path | str | None) -> str | None:
+    """SHA-256 of a file, for settings; what is no file, as a bundled name, stands for itself."""
+    if path is None or not Path(path).is_file():
+        return path if path is None else str(path)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Parts:
@@ -69,3 +80,18 @@ class Parts:
                     temporary.write_text(part, encoding="utf-8")
             self._kept[file] = json.loads(text)
         return self._kept[file]
+
+    def measure(self, work: Mapping[str, Callable[[], Any]], title: str) -> dict[str, Any]:
+        """The results of all parts by name, with a progress bar that is called ``title``."""
+        for count, what in (
+            (self.finished, "finished parts are taken over"),
+            (self.foreign, "parts of another release or configuration are measured again"),
+        ):
+            if count:
+                print(f"{self.folder}: {count} {what}", file=sys.stderr)
+        found = {}
+        with tqdm(work.items(), title, unit="part") as bar:
+            for name, part in bar:
+                bar.set_postfix_str(name)
+                found[name] = self.get(name, part)
+        return found

@@ -1,4 +1,4 @@
-"""How sure a share is."""
+"""How sure a figure is."""
 
 import math
 
@@ -6,7 +6,7 @@ Z95 = 1.959964
 
 
 def wilson(right: int, trials: int) -> list[float]:
-    """95% interval of a share (Wilson, JASA 22, 1927)."""
+    """95% interval [low, high] of the share ``right`` / ``trials`` (Wilson, JASA 22, 1927)."""
     share = right / trials
     middle = (share + Z95**2 / (2 * trials)) / (1 + Z95**2 / trials)
     root = math.sqrt(share * (1 - share) / trials + (Z95 / 2 / trials) ** 2)

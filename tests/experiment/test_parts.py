@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scalefp.errors import UserError
-from scalefp.evaluation.cache import Parts
+from scalefp.experiment import Parts, content_digest
 
 
 class Measure:
@@ -84,3 +84,29 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot use"):
         Parts(tmp_path / "file" / "parts", {})
+
+
+def test_work_is_measured_part_by_part_and_taken_up_where_it_was_interrupted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = Measure(1), Measure(2)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Parts(tmp_path, {}).measure({"a": first, "b": interrupted}, "work")
+    capsys.readouterr()
+    assert Parts(tmp_path, {}).measure({"a": first, "b": second}, "work") == {"a": 1, "b": 2}
+    assert (first.calls, second.calls) == (1, 1)
+    assert f"{tmp_path}: 1 finished parts are taken over" in capsys.readouterr().err
+
+
+def test_a_file_counts_by_its_content_and_a_name_as_itself(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("same")
+    assert content_digest(tmp_path / "a") == content_digest(tmp_path / "b")
+    (tmp_path / "b").write_text("other")
+    assert content_digest(tmp_path / "a") != content_digest(tmp_path / "b")
+    assert content_digest("emoji") == "emoji"
+    assert content_digest(None) is None
