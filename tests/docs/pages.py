@@ -16,14 +16,18 @@ FENCE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 class Block(NamedTuple):
     """One fenced block of a page."""
 
-    page: Path
     language: str
     text: str
+    output: str | None  # the block of text that follows at once
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:
     """The fenced blocks of a page in these languages, in order."""
-    found = (Block(page, match[2].strip(), match[3]) for match in FENCE.finditer(page.read_text()))
+    source, found = page.read_text(), []
+    for match in FENCE.finditer(source):
+        behind = FENCE.match(source, match.end() + 2)  # behind an empty line
+        output = behind[3] if behind is not None and behind[2] == "text" else None
+        found.append(Block(match[2].strip(), match[3], output))
     return [block for block in found if block.language in languages]
 
 
