@@ -1,8 +1,10 @@
 """How Sphinx builds this documentation: ``make docs``, offline, every warning an error."""
 
+import inspect
 import json
 import os
 import re
+from importlib import import_module
 from typing import Any
 
 import scalefp
@@ -12,7 +14,7 @@ author = copyright = "scalefp developers"
 version = release = scalefp.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-# Notebooks reach the parser as the Markdown that `notebook_as_markdown` makes of them.
+# Notebooks reach the parser as the Markdown that `as_markdown` makes of them.
 source_suffix = {".md": "markdown", ".ipynb": "markdown"}
 exclude_patterns = ["_build"]
 default_role = "code"
@@ -46,11 +48,20 @@ def cell_as_markdown(cell: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def notebook_as_markdown(app: Any, name: str, source: list[str]) -> None:
-    """Replace a notebook's JSON by Markdown before it is parsed."""
+def options_of(found: re.Match[str]) -> str:
+    """The source of a class of options, without its methods."""
+    module, name = found[1].rsplit(".", 1)
+    source = inspect.getsource(getattr(import_module(module), name))
+    fields = re.split(r"\n    (?:@\w+\n    )?def ", source)[0]
+    return f"```python\n{fields.rstrip()}\n```"
+
+
+def as_markdown(app: Any, name: str, source: list[str]) -> None:
+    """What the parser reads of a page: a notebook's cells, and classes of options filled in."""
     if os.fspath(app.env.doc2path(name)).endswith(".ipynb"):
         cells = json.loads(source[0])["cells"]
         source[0] = "\n\n".join(map(cell_as_markdown, cells))
+    source[0] = re.sub(r"```\{options\} (\S+)\n```", options_of, source[0])
 
 
 # What Python itself writes into the docstrings of a named tuple.
@@ -65,4 +76,4 @@ def tidy(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[s
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", tidy)
-    app.connect("source-read", notebook_as_markdown)
+    app.connect("source-read", as_markdown)
