@@ -5,16 +5,20 @@ A *release of a generator* (:class:`scalefp.Model`) makes and reads fingerprinte
 so registries, attribution and the service take either.
 """
 
+import warnings
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 from scalefp.artificial.marker import Marker, read_marker
 from scalefp.errors import UserError
 from scalefp.release.container import kind_of
 from scalefp.release.model import Model, read_release
+from scalefp.release.readable import UnreadableRelease
 
 BUNDLED = Path(str(files("scalefp") / "assets"))
 MARKER = "marker"  # the kind written in a marker's file
+R = TypeVar("R", Model, Marker, Model | Marker)
 
 
 def _locate(name_or_path: str | Path) -> Path:
@@ -31,6 +35,13 @@ def _locate(name_or_path: str | Path) -> Path:
     return path
 
 
+def _warned(release: R, path: Path) -> R:
+    """The release, with a warning if its images will be attributed to nobody."""
+    if release.unreadable is not None:
+        warnings.warn(f"{path}: {release.unreadable}", UnreadableRelease, stacklevel=3)
+    return release
+
+
 def load(name_or_path: str | Path) -> Model | Marker:
     """Load a release of either kind: a bundled name (``emoji``) or the path of a release file.
 
@@ -38,7 +49,7 @@ def load(name_or_path: str | Path) -> Model | Marker:
         UserError: neither, or the file is damaged or no release.
     """
     path = _locate(name_or_path)
-    return read_marker(path) if kind_of(path) == MARKER else read_release(path)
+    return _warned(read_marker(path) if kind_of(path) == MARKER else read_release(path), path)
 
 
 def load_model(name_or_path: str | Path) -> Model:
@@ -53,7 +64,7 @@ def load_model(name_or_path: str | Path) -> Model:
             f"{name_or_path} is a marker, which marks images and generates none: "
             "give the release of a generator, as `scalefp train` writes it"
         )
-    return read_release(path)
+    return _warned(read_release(path), path)
 
 
 def load_marker(name_or_path: str | Path) -> Marker:
@@ -68,4 +79,4 @@ def load_marker(name_or_path: str | Path) -> Marker:
             f"{name_or_path} is the release of a generator, which marks no images: "
             "give a marker, as `scalefp artificial train` writes it"
         )
-    return read_marker(path)
+    return _warned(read_marker(path), path)

@@ -11,16 +11,16 @@ from scalefp.artificial.start import start_fitted
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float
 from scalefp.networks.decoder import Decoder
+from scalefp.training.schedule import Standing
 from scalefp.training.state import adam
 
 FITTED_IMAGES = 512  # to which a fitted start is fitted
 
 
 @dataclasses.dataclass
-class MarkProgress:
-    """Where a training stands; saved with the networks."""
+class MarkProgress(Standing):
+    """Where the training of a marker stands."""
 
-    images: int = 0
     readable_at: int | None = None  # images seen when a batch was read
 
     def ramp(self, config: MarkTrainConfig) -> float:

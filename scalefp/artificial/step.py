@@ -16,7 +16,7 @@ from scalefp.data.dataset import ImageSet
 from scalefp.training.distributed import World, computing_in
 from scalefp.training.feed import real_images
 from scalefp.training.losses import total
-from scalefp.training.perturbed import Chance, decode_perturbed
+from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
 from scalefp.training.schedule import learning_rate, step_generator
 from scalefp.training.state import ema_update, set_learning_rate
 
@@ -31,7 +31,7 @@ def step(
     """One step on ``optimizer.batch`` images, each with a key of its own.
 
     Returns:
-        The unweighted loss terms and the bit accuracy, averaged over the processes.
+        The unweighted loss terms and how keys are read, averaged over the processes.
     """
     progress, options, batch = state.progress, config.optimizer, config.optimizer.batch
     draw = step_generator(config.seed, world.rank, progress.images)
@@ -72,7 +72,7 @@ def step(
     ema_update(state.average_encoder, state.encoder, options, progress.images + batch)
     ema_update(state.average_decoder, state.decoder, options, progress.images + batch)
 
-    correct = ((decoded.logits > 0) == (bits > 0)).float().mean()
-    values = world.average_terms(terms | {"bit_accuracy": correct})
+    values = world.average_terms(terms | reading_figures(decoded.logits, bits))
+    progress.note_reading(values)
     progress.advance(values["bit_accuracy"], config)
     return values

@@ -49,6 +49,9 @@ class MarkerTraining:
     def status(self, figures: dict[str, float]) -> str:
         return f"bits {figures['bit_accuracy']:.3f}, mark at {figures['psnr']:.1f} dB"
 
+    def active_bits(self) -> int:
+        return self.config.model.n_bits
+
     def pictures(self) -> dict[str, Tensor]:
         return {"marks": picture_grid(self.state.average_encoder, self.data)}
 

@@ -21,6 +21,7 @@ from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.run import evaluate
 from scalefp.loading import load_model
 from scalefp.training.distributed import is_main
+from scalefp.training.ending import ending
 
 for name, schema in (
     ("train_schema", TrainConfig),
@@ -37,13 +38,20 @@ def job_folder() -> Path:
 
 
 def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig) -> float:
-    """Train and print the path of the release; the bit accuracy, for sweepers."""
+    """Train and print the path of the release, and on standard error what it is good for.
+
+    Returns:
+        The bits of evidence that one image carries, for sweepers.
+    """
     config: Any = OmegaConf.to_object(options)
     torch.set_num_threads(config.run.threads)
     figures = train(config, job_folder())
     if is_main():
-        print(job_folder() / "release.safetensors", flush=True)
-    return figures.get("bit_accuracy", math.nan)
+        release = job_folder() / "release.safetensors"
+        print(release, flush=True)
+        model, total = config.model, config.schedule.total_images
+        print(ending(figures, model.n_bits, total, release), file=sys.stderr)
+    return figures.get("evidence", math.nan)
 
 
 def train_job(options: DictConfig) -> float:

@@ -14,6 +14,7 @@ from scalefp.networks.decoder import Decoder
 from scalefp.networks.layers import fold_gains_
 from scalefp.release.alignment import read
 from scalefp.release.inputs import Images, Pictures
+from scalefp.release.readable import unreadable
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -64,6 +65,14 @@ class Reader:
     def searches(self) -> bool:
         """Whether :meth:`decode` can try crops and turns (a decoder without localizer cannot)."""
         return self.decoder.localizer is not None
+
+    @property
+    def unreadable(self) -> str | None:
+        """Why its images will be attributed to nobody, in a sentence; None if they may well be.
+
+        Known from what the release's file says of its training; earlier releases say nothing.
+        """
+        return unreadable(self.training, self.config.n_bits)
 
     @torch.inference_mode()
     def decode(

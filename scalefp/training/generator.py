@@ -61,9 +61,12 @@ class GeneratorTraining:
         if not self.config.fingerprint:
             return "no keys"
         return (
-            f"bits {figures['bit_accuracy']:.3f} of {figures['n_active']}, "
+            f"bits {figures['active_bit_accuracy']:.3f} of {figures['n_active']}, "
             f"key hides at {figures['psnr']:.1f} dB"
         )
+
+    def active_bits(self) -> int:
+        return self.state.progress.n_active
 
     def pictures(self) -> dict[str, Tensor]:
         return picture_grids(self.state.average_generator)

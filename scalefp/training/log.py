@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,8 @@ from torch import Tensor
 from scalefp.data.images import grid, save_png
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
+
+REACHED = ("evidence", "bit_accuracy", "psnr")  # figures that order runs as their user would
 
 
 def check_finite(terms: dict[str, float], images: int) -> None:
@@ -102,6 +105,20 @@ class TrainingLog:
         if self._events is not None:
             for name, value in figures.items():
                 self._events.add_scalar(name, value, figures["images"])
+
+    def note_options(self, options: Mapping[str, Any]) -> None:
+        """Let TensorBoard compare runs by their options (hparams) and what they reached."""
+        if self._events is None:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {
+            name: value if isinstance(value, int | float | str) else str(value)
+            for name, value in options.items()
+        }
+        reached = {name: self.figures[name] for name in REACHED if name in self.figures}
+        for summary in hparams(plain, reached):
+            self._events.file_writer.add_summary(summary)
 
     def show(self, name: str, pictures: Tensor, images: int) -> None:
         """Write ``grids/NAME-IMAGES.png``: pictures uint8 [n, 3, R, R], 8 in a row."""

@@ -46,6 +46,9 @@ class Training(Protocol):
     def status(self, figures: dict[str, float]) -> str:
         """A line of the log in a few words, for the progress bar."""
 
+    def active_bits(self) -> int:
+        """Key bits that are switched on."""
+
     def pictures(self) -> dict[str, Tensor]:
         """Pictures to judge the training by, by name: each uint8 [n, 3, R, R], 8 in a row."""
 
@@ -61,9 +64,15 @@ def save(training: Training, run_dir: Path) -> None:
 
 def release(training: Training, run_dir: Path) -> None:
     """Write the release that the training makes at this point."""
+    progress = training.state.progress
     note = {
-        "images": training.state.progress.images,
+        "images": progress.images,
         "options": flat_options(training.config),
+        "reached": {
+            "active_bits": training.active_bits(),
+            "bit_accuracy": progress.bit_accuracy,
+            "evidence": progress.evidence,
+        },
     }
     training.save_release(run_dir / RELEASE, note)
 
@@ -105,7 +114,7 @@ def run(
         config: its options.
 
     Returns:
-        The last logged figures (``bit_accuracy``, ``psnr``, the loss terms, ...).
+        The last logged figures: ``evidence``, ``bit_accuracy``, ``psnr``, the loss terms, ...
 
     Raises:
         UserError: options, data or run folder that do not work, or a loss that is not finite.
@@ -161,6 +170,8 @@ def loop(training: Training, run_dir: Path, precision: torch.dtype) -> dict[str,
                 bar.set_postfix_str(training.status(figures))
                 speed = {"images_per_second": log.images_per_second()}
                 log.write({"images": progress.images, **figures, **speed})
+                if finished:
+                    log.note_options(flat_options(config))
 
             # Pictures.
             period = config.run.grid_images

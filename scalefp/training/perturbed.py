@@ -1,5 +1,6 @@
 """What the decoder is shown in a training step: images that went through files, moved or not."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scalefp import perturb
+from scalefp.attribution.tails import log_binomial_tail
 from scalefp.networks.decoder import Decoder
 from scalefp.training.distributed import Computing
 
@@ -42,6 +44,25 @@ class Decoded:
     latents: Tensor  # [b, dz]
     frame: Tensor  # which part of its image the decoder was shown [b, 2, 3]
     located: Tensor | None  # the localizer's estimate of that [b, 2, 3]; None if there is none
+
+
+def reading_figures(logits: Tensor, bits: Tensor) -> dict[str, Tensor]:
+    """How well the keys of images are read, over all their bits.
+
+    Bits that are not written yet count as the coin tosses that they are.
+
+    Args:
+        logits: decoder's [b, n].
+        bits: the keys' [b, n] in {0, 1}.
+
+    Returns:
+        ``bit_accuracy``, the share read right, and ``evidence``, the mean over the images of
+        -log2 of the p-value of an image's own key: P[Binomial(n, 1/2) >= bits read right].
+    """
+    correct = (logits > 0) == (bits > 0)
+    surprise = -log_binomial_tail(bits.shape[1], correct.sum(dim=1).cpu().numpy()) / math.log(2)
+    evidence = torch.tensor(surprise.mean(), dtype=torch.float32, device=logits.device)
+    return {"bit_accuracy": correct.float().mean(), "evidence": evidence}
 
 
 def reading_frame(frame: Tensor, off: Tensor) -> Tensor:

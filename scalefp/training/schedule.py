@@ -6,6 +6,7 @@ keys stay as close as the schedule asks.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -20,10 +21,26 @@ ADAPTATION = 0.03
 
 
 @dataclasses.dataclass
-class Progress:
-    """Where a training stands; saved with the networks."""
+class Standing:
+    """Where a training of any kind stands; saved with the networks."""
 
     images: int = 0
+    precision: str | None = None  # in which it computes, fp32 or bf16, from its first image on
+    # Running means of how images are read in training: bit accuracy over all key bits, and the
+    # bits of evidence that one image carries.
+    bit_accuracy: float = 0.5
+    evidence: float = 0.0
+
+    def note_reading(self, figures: Mapping[str, float]) -> None:
+        """Account for how the images of a step were read."""
+        self.bit_accuracy += SMOOTHING * (figures["bit_accuracy"] - self.bit_accuracy)
+        self.evidence += SMOOTHING * (figures["evidence"] - self.evidence)
+
+
+@dataclasses.dataclass
+class Progress(Standing):
+    """Where the training of a generator stands."""
+
     n_active: int = 0  # key bits switched on
     accuracy: float = 0.5  # running bit accuracy of the active bits
     difference: float = 0.0  # running consistency term: pixel MSE between two keys

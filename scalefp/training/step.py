@@ -16,7 +16,7 @@ from scalefp.data.dataset import ImageSet
 from scalefp.training import losses
 from scalefp.training.distributed import Computing, World, computing_in
 from scalefp.training.feed import real_images
-from scalefp.training.perturbed import Chance, decode_perturbed
+from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
 from scalefp.training.schedule import learning_rate, step_generator
 from scalefp.training.state import TrainingState, ema_update, set_learning_rate
 
@@ -131,11 +131,11 @@ def generator_gradients(
         with computing():
             fake_logits = state.discriminator(fake)
         if config.fingerprint:
-            terms, accuracy = reading_terms(config, state, part, fake, fake_logits, computing)
+            terms, figures = reading_terms(config, state, part, fake, fake_logits, computing)
         else:
-            terms, accuracy = {"adversarial": losses.adversarial(fake_logits)}, {}
+            terms, figures = {"adversarial": losses.adversarial(fake_logits)}, {}
         (losses.total(terms, weights) / len(parts)).backward()
-        found.append(accuracy | terms)
+        found.append(figures | terms)
     return mean_terms(found)
 
 
@@ -165,7 +165,8 @@ def reading_terms(
         located=decoded.located,
     )
     correct = (decoded.logits > 0) == (part.bits > 0)
-    return terms, {"bit_accuracy": correct[:, : progress.n_active].float().mean()}
+    active = {"active_bit_accuracy": correct[:, : progress.n_active].float().mean()}
+    return terms, active | reading_figures(decoded.logits, part.bits)
 
 
 def path_length_gradients(
@@ -211,7 +212,7 @@ def step(
     """One step of all networks on ``optimizer.batch`` images; moves the curriculum on.
 
     Returns:
-        The unweighted loss terms and the bit accuracy, averaged over the processes.
+        The unweighted loss terms and how keys are read, averaged over the processes.
     """
     progress, options = state.progress, config.optimizer
     draw = step_generator(config.seed, world.rank, progress.images)
@@ -246,5 +247,6 @@ def step(
         ema_update(average, network, options, progress.images + options.batch)
     values = world.average_terms(terms)
     if config.fingerprint:
-        progress.advance(values["bit_accuracy"], values["consistency"], config)
+        progress.note_reading(values)
+        progress.advance(values["active_bit_accuracy"], values["consistency"], config)
     return values

@@ -552,7 +552,7 @@ def test_the_log_has_every_term_and_figure(straight):
     assert [line["images"] for line in lines] == [BATCH * (i + 1) for i in range(8)]
     always = {
         "images", "n_active", "discriminator_real", "discriminator_fake", "adversarial", "latent",
-        "bits", "consistency", "bit_accuracy", "psnr",
+        "bits", "consistency", "active_bit_accuracy", "bit_accuracy", "evidence", "psnr",
     }  # fmt: skip
     for line in lines:
         assert always <= line.keys()
@@ -622,6 +622,10 @@ def test_the_release_is_the_averaged_generator_and_decoder(straight):
         assert any(not torch.equal(state[part][name], released[name]) for name in released)
     assert release.training["images"] == 8 * BATCH
     assert release.training["options"]["seed"] == 1
+    reached = release.training["reached"]
+    assert reached["active_bits"] == 8
+    assert reached["evidence"] == state["progress"]["evidence"]
+    assert 0 < reached["evidence"] < 8 and 0 < reached["bit_accuracy"] < 1
     assert release.instantiate(Key.random(8)).sample(1).shape == (1, 3, 16, 16)
 
 
@@ -657,7 +661,8 @@ def test_tensorboard_events_are_written_if_asked_for(pictures, tmp_path):
     train(options(pictures, steps=1, run__tensorboard=True), tmp_path)
     (events,) = tmp_path.glob("events.out.tfevents*")
     body = events.read_bytes()
-    assert b"bit_accuracy" in body and b"latents" in body
+    assert b"evidence" in body and b"latents" in body
+    assert b"_hparams_/session_start_info" in body and b"model.n_bits" in body
 
 
 def test_checkpoints_are_written_on_time(pictures, tmp_path, monkeypatch):
