@@ -7,9 +7,11 @@ Python is what that prints. What a test cannot run is named in
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,8 @@ def commands(text: str) -> list[str]:
 def code_of(command: str) -> int:
     """Run a command as a shell would, a ``scalefp`` command in this process; its exit code."""
     if not command.startswith("scalefp "):
-        return subprocess.run(["bash", "-c", command]).returncode
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+        return subprocess.run(["bash", "-c", command], env={**os.environ, "PATH": path}).returncode
     command, _, file = command.partition(" > ")
     with contextlib.ExitStack() as stack:
         if file:
