@@ -6,17 +6,20 @@ registry answer at once.
 
 import argparse
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalefp.cli.arguments import add_command, add_key_choice, add_options, count, seed
 from scalefp.cli.output import OK, show
 from scalefp.errors import UserError
+from scalefp.files import atomic_path
 
 if TYPE_CHECKING:
     from scalefp.key import Key
     from scalefp.release.reader import Reader
 
+UNFINISHED = ".unfinished"  # in a folder that is being sampled into: by which command
 FORMATS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}  # by suffix of --out
 
 
@@ -33,6 +36,10 @@ def add_instance_commands(to: Any) -> None:
     instantiate.add_argument(
         "--format", choices=list(FORMATS.values()), help="default: by the suffix of FILE"
     )
+    instantiate.add_argument(
+        "--uint8", action="store_true",
+        help="onnx and pt2: give clamped 8-bit images instead of floats in [-1, 1]",
+    )  # fmt: skip
     sample = add_command(
         to, "sample", run_sample, "write images of an instance as PNG files",
         "scalefp sample --instance a.safetensors --out images --num 16 --seed 0",
@@ -76,13 +83,15 @@ def run_instantiate(args: argparse.Namespace) -> int:
 
     from scalefp.loading import load_model
 
+    kind = args.format or FORMATS.get(Path(args.out).suffix.lower(), "safetensors")
+    if args.uint8 and kind == "safetensors":
+        raise UserError("--uint8 is for --format onnx or pt2: `scalefp sample` writes 8-bit images")
     model = load_model(args.model)
     instance = model.instantiate(chosen_key(args, model))
-    kind = args.format or FORMATS.get(Path(args.out).suffix.lower(), "safetensors")
     if kind == "safetensors":
         instance.save(args.out)
     else:
-        instance.export(args.out, format=kind)
+        instance.export(args.out, format=kind, uint8=args.uint8)
     sizes = {"resolution": instance.config.resolution, "latent_dim": instance.config.latent_dim}
     result = {"out": args.out, "format": kind, **sizes, "model_digest": model.digest}
     show(args, result, [args.out])
@@ -97,12 +106,21 @@ def run_sample(args: argparse.Namespace) -> int:
     digits = max(4, len(str(args.num - 1)))
     files = [folder / f"{number:0{digits}d}.png" for number in range(args.num)]
     present = next((file for file in files if file.exists()), None)
-    if present is not None and not args.force:
+    # What a killed run of the same command has left may be written again, for it is the same.
+    note, what = (
+        folder / UNFINISHED,
+        f"{sha256(Path(args.instance).read_bytes()).hexdigest()} {args.seed}",
+    )
+    ours = note.is_file() and note.read_bytes() == what.encode()
+    if present is not None and not (args.force or ours):
         raise UserError(f"{present} exists already: choose another --out, or overwrite by --force")
     folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(note) as temporary:
+        temporary.write_text(what)
     unwritten = iter(files)
     for batch in instance.stream(args.num, seed=args.seed):  # never all images in memory
         for picture in to_pil(batch):
             save_png(next(unwritten), picture)
+    note.unlink()
     show(args, [str(file) for file in files], [f"{args.num} images in {folder}"])
     return OK

@@ -8,6 +8,7 @@ it another one. Gains of the equalized layers and of the activations are folded 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scalefp.config import RESOLUTIONS, WIDEST, check_between, check_one_of
+from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.networks.generator import Generator, block_resolutions, channels_at, map_resolutions
@@ -95,6 +97,7 @@ class Instance(nn.Module):
 
     input_weight: nn.Parameter
     input_bias: nn.Parameter
+    release_digest: str | None = None  # of the release that made it; not in its own file
 
     def __init__(self, config: InstanceConfig, tensors: Mapping[str, Tensor]) -> None:
         """A network around ``tensors``, which :func:`tensor_shapes` lists."""
@@ -105,7 +108,21 @@ class Instance(nn.Module):
             self._parameters[name] = nn.Parameter(tensor, requires_grad=False)
         self.eval()
 
+    def check_latents(self, z: Tensor) -> None:
+        """Raise UserError unless latents have the shape and type that the network takes."""
+        if (
+            z.ndim != 2
+            or z.shape[1] != self.config.latent_dim
+            or z.dtype != self.input_weight.dtype
+        ):
+            raise UserError(
+                f"latents must have shape [b, {self.config.latent_dim}] and type "
+                f"{self.input_weight.dtype}, not {list(z.shape)} and {z.dtype}: draw them by "
+                f"torch.randn(b, {self.config.latent_dim})"
+            )
+
     def forward(self, z: Tensor) -> Tensor:
+        self.check_latents(z)
         x = F.linear(normalize_2nd_moment(z), self.input_weight, self.input_bias)
         x = F.leaky_relu_(x, ACTIVATION_SLOPE).unflatten(1, (-1, 4, 4))
         x = x.contiguous(memory_format=torch.channels_last)
@@ -156,16 +173,49 @@ class Instance(nn.Module):
         """Write one safetensors file: the weights, and the sizes in its header. Atomic."""
         save_tensors(path, INSTANCE, self.state_dict(), dataclasses.asdict(self.config))
 
-    def export(self, path: str | Path, *, format: str) -> None:
+    def export(self, path: str | Path, *, format: str, uint8: bool = False) -> None:
         """Write the instance for other runtimes: ``onnx`` or ``pt2`` (``torch.export``).
 
-        Both take latents [b, dz] of any batch size, named ``z``, and give ``images``.
+        Both take latents [b, dz] of any batch size, named ``z``, and give ``images`` [b, 3, R, R].
+        The file says so itself (see export.py), and of which release it is an instance.
+
+        Args:
+            uint8: give the 8-bit pixels that a file would hold; else floats, nominally [-1, 1],
+                to be clamped to that.
 
         Raises:
             UserError: unknown format, or the packages for ONNX are not installed.
         """
-        ports = Ports("z", ["images"], torch.zeros(2, self.config.latent_dim))
-        export(self, ports, path, format=format)
+        side = self.config.resolution
+        images: dict[str, Any] = {
+            "name": "images",
+            "shape": ["batch", 3, side, side],
+            "colours": "RGB",
+        }
+        if uint8:
+            images |= {"type": "uint8", "range": [0, 255], "clamp": False}
+        else:
+            images |= {"type": "float32", "range": [-1, 1], "clamp": True}
+        z = {"name": "z", "shape": ["batch", self.config.latent_dim], "type": "float32"}
+        about = {
+            "kind": INSTANCE,
+            "input": {**z, "distribution": "standard normal"},
+            "output": images,
+            "release_digest": self.release_digest,
+        }
+        ports = Ports("z", ["images"], torch.zeros(2, self.config.latent_dim), about)
+        export(_EightBit(self) if uint8 else self, ports, path, format=format)
+
+
+class _EightBit(nn.Module):
+    """An instance that gives pixels as a file holds them."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__()
+        self.instance = instance
+
+    def forward(self, z: Tensor) -> Tensor:
+        return to_uint8(self.instance(z))
 
 
 def sizes_of(generator: Generator) -> InstanceConfig:

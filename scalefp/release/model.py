@@ -50,7 +50,9 @@ class Model(Reader):
 
     def instantiate(self, key: Key) -> Instance:
         """The recipient's network for ``key``; see :func:`scalefp.release.instance.instantiate`."""
-        return self._folding(key)
+        instance = self._folding(key)
+        instance.release_digest = self.digest
+        return instance
 
     def instantiate_many(self, keys: Iterable[Key]) -> Iterator[Instance]:
         """The instances of ``keys`` in their order, each made when it is asked for."""
@@ -66,8 +68,20 @@ class Model(Reader):
             UserError: unknown format, or the packages for ONNX are not installed.
         """
         size = self.config.resolution
-        ports = Ports("images", ["logits", "latents"], torch.zeros(2, 3, size, size))
-        export(self._reader, ports, path, format=format)
+        about = {
+            "kind": "decoder",
+            "input": {
+                "name": "images", "shape": ["batch", 3, size, size], "type": "float32",
+                "range": [-1, 1], "colours": "RGB",
+            },
+            "output": [
+                {"name": "logits", "shape": ["batch", self.config.n_bits], "one": "above 0"},
+                {"name": "latents", "shape": ["batch", self.config.latent_dim]},
+            ],
+            "release_digest": self.digest,
+        }  # fmt: skip
+        ports = Ports("images", ["logits", "latents"], torch.zeros(2, 3, size, size), about)
+        export(self._reader, ports, path, format=format, secret=True)
 
 
 def save_release(

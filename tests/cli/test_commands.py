@@ -18,6 +18,8 @@ from safetensors import safe_open
 
 import scalefp
 from conftest import HOLDERS, Run, assert_mistake, write_image
+from kills import killed_at
+from scalefp.cli import main
 from scalefp.key import Key
 from scalefp.release.instance import Instance
 from scalefp.release.model import Model
@@ -74,10 +76,18 @@ def test_the_format_is_given_or_the_suffix(
     expected: tuple[str, str] | None,
 ) -> None:
     calls = []
-    monkeypatch.setattr(Instance, "export", lambda self, path, format: calls.append((path, format)))
-    assert run("instantiate", "--model", release, "--key", "00" * 16, *arguments).code == 0
-    assert calls == ([expected] if expected else [])
+    monkeypatch.setattr(
+        Instance, "export", lambda self, path, **options: calls.append((path, options))
+    )
+    named = ["--model", release, "--key", "00" * 16, *arguments]
+    assert run("instantiate", *named).code == 0
+    assert calls == ([(expected[0], {"format": expected[1], "uint8": False})] if expected else [])
     assert os.listdir() == ([] if expected else ["a.onnx"])
+    if expected:
+        assert run("instantiate", *named, "--uint8").code == 0
+        assert calls[1:] == [(expected[0], {"format": expected[1], "uint8": True})]
+    else:
+        assert_mistake(run("instantiate", *named, "--uint8"), "--uint8 is for --format onnx or pt2")
 
 
 def test_refused_keys_write_nothing(
@@ -150,6 +160,31 @@ def test_sample_overwrites_only_by_force(run: Run, model: Model) -> None:
     assert Path("out/0001.png").read_text() == "precious"
     assert run(*arguments, "--force").code == 0
     assert Image.open("out/0001.png").size == (16, 16)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])  # before the note, and before each image
+def test_sample_killed_at_a_rename_is_finished_by_its_repeat(
+    run: Run, model: Model, number: int
+) -> None:
+    model.instantiate(Key.random()).save("a.safetensors")
+    arguments = ["sample", "--instance", "a.safetensors", "--out", "out", "--num", "2"]
+    assert killed_at(number, lambda: main(arguments), "replace")
+    if number == 3:  # an image is there, and not of another command
+        assert_mistake(run(*arguments, "--seed", "1"), "out/0000.png", "--force")
+    assert run(*arguments).code == 0
+    assert sorted(os.listdir("out")) == ["0000.png", "0001.png"]
+    assert_mistake(run(*arguments), "out/0000.png", "--force")
+
+
+@pytest.mark.parametrize("format", ["safetensors", "pt2"])
+def test_instantiate_killed_at_its_rename_leaves_nothing_behind(
+    run: Run, release: Path, format: str
+) -> None:
+    arguments = ["instantiate", "--model", str(release), "--key", "00" * 16, "--out", "a"]
+    arguments += ["--format", format]
+    assert killed_at(1, lambda: main(arguments), "replace")
+    assert run(*arguments).code == 0
+    assert os.listdir() == ["a"]
 
 
 def test_sample_into_a_file(run: Run, model: Model) -> None:

@@ -4,13 +4,16 @@ import dataclasses
 import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
+import scalefp
 from scalefp.config import ModelConfig
+from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.networks.generator import Generator
@@ -326,6 +329,67 @@ def test_onnx_export_equals_the_instance(exported, tmp_path):
     body = (tmp_path / "a.onnx").read_bytes()
     for name, trace in traces(KEY).items():
         assert trace not in body, name
+
+
+def said_in(path):
+    """What an exported file says of itself."""
+    if path.suffix == ".pt2":
+        extra = {"scalefp.json": ""}
+        torch.export.load(path, extra_files=extra)
+        return json.loads(extra["scalefp.json"])
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return json.loads(session.get_modelmeta().custom_metadata_map["scalefp"])
+
+
+def outputs_of(path, z):
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()(z)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"z": z.numpy()})[0])
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter, about itself
+@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_exports_speak_for_themselves_and_hold_no_key_and_no_path(tmp_path, format, uint8):
+    if format == "onnx":
+        pytest.importorskip("onnxscript")
+    instance = instantiate(build(), KEY)
+    instance.release_digest = "d1" * 32
+    path = tmp_path / f"a.{format}"
+    instance.export(path, format=format, uint8=uint8)
+    about = said_in(path)
+    assert about["kind"] == "instance" and about["release_digest"] == "d1" * 32
+    assert about["input"] == {
+        "name": "z", "shape": ["batch", 6], "type": "float32", "distribution": "standard normal"
+    }  # fmt: skip
+    form = {"type": "uint8", "range": [0, 255], "clamp": False}
+    if not uint8:
+        form = {"type": "float32", "range": [-1, 1], "clamp": True}
+    assert about["output"] == {
+        "name": "images", "shape": ["batch", 3, 16, 16], "colours": "RGB", **form
+    }  # fmt: skip
+    images, z = outputs_of(path, latents(instance.config)), latents(instance.config)
+    assert str(images.dtype) == f"torch.{form['type']}" and list(images.shape) == [3, 3, 16, 16]
+    if uint8:
+        assert (images.int() - to_uint8(instance(z)).int()).abs().max() <= 1
+    body = path.read_bytes()
+    for name, trace in traces(KEY).items():
+        assert trace not in body, name
+    for folder in {str(Path(scalefp.__file__).parent), str(Path.home()), str(tmp_path)}:
+        assert folder.encode() not in body, folder
+
+
+@pytest.mark.parametrize(
+    "z",
+    [torch.zeros(6), torch.zeros(2, 7), torch.zeros(2, 6, 1), torch.zeros(2, 6).double(),
+     torch.zeros(2, 6, dtype=torch.int64)],
+)  # fmt: skip
+def test_latents_of_another_form_are_refused_in_a_sentence(instance, z):
+    with pytest.raises(UserError, match=r"shape \[b, 6\] and type torch.float32, not"):
+        instance(z)
 
 
 def test_exports_refuse_other_formats_and_missing_folders(instance, tmp_path):
