@@ -34,6 +34,8 @@ NOT_RUN = {
     "scalefp artificial train": "takes an hour",
     "scalefp evaluate": "takes minutes",
     "scalefp bench": "takes minutes",
+    "scalefp attribute --model emoji --registry keys.db images --workers": "starts two processes",
+    "find images": "starts a process of its own",
     "scalefp registry list --registry postgresql": "needs a PostgreSQL server",
     "scalefp artificial embed --data emoji64": "takes half a minute",
     "scalefp instantiate --model emoji --registry keys.db --holder recipient-a "
