@@ -1,8 +1,8 @@
 """From what a decoder read to issued keys with exact p-values, or to nobody.
 
-``evidence`` tests, with the distributions of ``tails`` and the key search of ``search``;
-``reading`` is what the decoder read; ``coalition`` names several who worked together; ``odds`` puts
-it in words.
+``evidence`` tests, with the distributions of ``tails`` and the key search of ``search``; ``near``
+finds keys that were planted; ``reading`` is what the decoder read; ``coalition`` names several who
+worked together; ``odds`` puts it in words.
 Standard library and numpy only: evidence must not depend on a network being importable.
 """
 

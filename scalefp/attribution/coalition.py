@@ -25,6 +25,7 @@ from dataclasses import replace
 import numpy as np
 
 from scalefp.attribution.evidence import Attribution, Form, KeySource, Reading, attribute
+from scalefp.attribution.near import refuse_near
 from scalefp.key import Key
 
 # Share of what is left of fpr that each round leaves to those after it. The first round needs it
@@ -77,6 +78,8 @@ def attribute_coalition(
         named += [replace(one, p_value=one.p_value / share) for one in new]
         if not new:
             return named
+        together = np.stack([np.frombuffer(one.key.bytes, np.uint8) for one in named])
+        refuse_near(together, source.n_bits, len(registry.keys_and_holders().packed))
         rest = without(source, [one.key for one in named])
         if np.abs(rest.logits).max() <= ROUNDING * np.abs(source.logits).max():
             return named

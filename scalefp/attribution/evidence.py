@@ -11,7 +11,8 @@ is computed, not fitted (tails.py). By the union bound the probability that ANY 
 innocent keys scores at least this much is at most N times that tail. Nothing is assumed of decoder
 or images, nor that the bits it reads are independent, fair or calibrated; several images of one
 source may be added up first. (A registry never issues one value twice. Beside c guilty keys that
-scales an innocent's tail by at most 2^n / (2^n - c), below rounding from 64 bits on.)
+scales an innocent's tail by at most 2^n / (2^n - c), below rounding from 64 bits on.) That the keys
+were drawn, and are whose they were, is checked of those about to be named (near.py).
 
 The two forms differ in the weights alone:
 
@@ -38,6 +39,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scalefp.attribution.near import refuse_near
 from scalefp.attribution.reading import Reading
 from scalefp.attribution.search import Query, count_matches, runners_up, search
 from scalefp.attribution.tails import log_binomial_tail, matches_needed, p_value, weighted_tail
@@ -263,7 +265,9 @@ def attribute_each(
     answers: list[list[Attribution]] = [[] for _ in readings]
     named = [number for number, one in enumerate(found) if len(one.indices)]
     if named:
-        registry.confirm(issued, sorted({int(i) for one in found for i in one.indices}))
+        indices = sorted({int(index) for one in found for index in one.indices})
+        refuse_near(issued.packed[indices], registry.n_bits or 0, len(issued.packed))
+        registry.confirm(issued, indices)
     others = runners_up(
         [tests[number].query for number in named],
         issued.packed,
@@ -303,6 +307,8 @@ def attribute(
     Raises:
         UserError: fpr out of range, an unknown form, a registry without keys, or a reading and a
             registry of different releases or key lengths.
+        UntrustedRegistryError: two of the keys to be named lie nearer to one another than drawn
+            keys do, or a record of them is not what was logged.
     """
     (answer,) = attribute_each([reading], registry, fpr, form=form)
     return answer

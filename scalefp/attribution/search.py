@@ -45,7 +45,7 @@ class Found(NamedTuple):
     scores: NDArray[np.int64]  # [h]
 
 
-def _to_words(packed: NDArray[np.uint8]) -> Words:
+def to_words(packed: NDArray[np.uint8]) -> Words:
     """Packed keys [m, w] as machine words [m, k], zeros in the bytes behind the last."""
     missing = -packed.shape[1] % WORD_BYTES
     if missing:
@@ -57,7 +57,7 @@ def _to_words(packed: NDArray[np.uint8]) -> Words:
 def _chunks(packed: NDArray[np.uint8]) -> Iterator[tuple[int, Words]]:
     """(index of the first key, words) of every chunk."""
     for start in range(0, len(packed), CHUNK):
-        yield start, _to_words(np.asarray(packed[start : start + CHUNK]))
+        yield start, to_words(np.asarray(packed[start : start + CHUNK]))
 
 
 class _Prepared:
@@ -76,7 +76,7 @@ class _Prepared:
     @staticmethod
     def _tiled(bits: NDArray[np.integer]) -> NDArray[np.uint64]:
         """One row of bits as words, repeated for TILE keys: [TILE k]."""
-        return np.tile(_to_words(np.packbits(bits.astype(np.uint8))[None])[0], TILE)
+        return np.tile(to_words(np.packbits(bits.astype(np.uint8))[None])[0], TILE)
 
     def count(self, words: Words, digit: int) -> NDArray[np.unsignedinteger]:
         """How many bits of keys [m, k] differ and have the digit in their weight: per word [m k].

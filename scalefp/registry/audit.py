@@ -19,10 +19,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from sqlalchemy import Connection, func, select, update
 from tqdm import tqdm
 
 from scalefp.attribution.evidence import IssuedKeys
+from scalefp.attribution.near import find_near, near_distance
 from scalefp.errors import UntrustedRegistryError
 from scalefp.key import Key
 from scalefp.registry.rows import (
@@ -215,6 +217,32 @@ def confirm(connection: Connection, meta: Meta, issued: IssuedKeys, indices: Seq
             )
 
 
+def refuse_near_keys(connection: Connection, meta: Meta) -> None:
+    """Refuse a registry in which two keys lie nearer to one another than drawn keys do.
+
+    Raises:
+        UntrustedRegistryError: both keys are named, without their bits.
+    """
+    count = connection.scalar(select(func.count()).select_from(KEYS)) or 0
+    distance = near_distance(meta.n_bits, count * (count - 1) // 2)
+    if distance < 0:
+        return
+    stored = connection.execute(select(KEYS.c.key).order_by(KEYS.c.id)).scalars()
+    packed = np.frombuffer(b"".join(stored), np.uint8).reshape(count, -1)
+    pair = find_near(packed, meta.n_bits, distance)
+    if pair is not None:
+        rows = connection.execute(
+            select(KEYS.c.id, KEYS.c.holder).order_by(KEYS.c.id)
+            .where(KEYS.c.id.in_([pair.first + 1, pair.second + 1]))
+        ).all()  # fmt: skip
+        one, other = (f"key {row.id}, of {row.holder!r}," for row in rows)
+        raise UntrustedRegistryError(
+            f"{one} and {other[:-1]} differ in only {pair.distance} of {meta.n_bits} bits, and so "
+            "near to one another no two keys are drawn: one of them was made to resemble the "
+            f"other, and would be named for its images in the registry {meta.name}"
+        )
+
+
 def verify(connection: Connection, meta: Meta, noted: str | None) -> Verified:
     """Recompute the chain and compare every key with it.
 
@@ -222,7 +250,8 @@ def verify(connection: Connection, meta: Meta, noted: str | None) -> Verified:
         noted: a head noted earlier, which must still be in the chain; None: not asked for.
 
     Raises:
-        UntrustedRegistryError: at the first entry or key that does not fit, which is named.
+        UntrustedRegistryError: at the first entry or key that does not fit, which is named; or two
+            keys lie nearer to one another than drawn keys do.
     """
 
     def broken(where: str, why: str) -> UntrustedRegistryError:
@@ -269,4 +298,5 @@ def verify(connection: Connection, meta: Meta, noted: str | None) -> Verified:
     if revoked:
         key_id, at = next(iter(revoked.items()))
         raise broken(f"key {key_id}", f"was revoked at {at}, but is not marked as revoked")
+    refuse_near_keys(connection, meta)
     return Verified(number, count, chain.hex())

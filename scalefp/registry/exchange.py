@@ -183,6 +183,7 @@ def import_registry(registry: Registry, source: str | os.PathLike[str]) -> int:
         UserError: the file cannot be read; or a line, which is named, is malformed, does not fit
             the lines before, or adds a key or holder that the registry has; or the registry cannot
             be written, or is of another release.
+        UntrustedRegistryError: two keys lie nearer to one another than drawn keys do.
     """
     path = Path(source)
     suffix, history = _format(path), _History()

@@ -24,7 +24,7 @@ from scalefp.attribution.evidence import (
     soft_weights,
 )
 from scalefp.attribution.tails import weighted_tail
-from scalefp.errors import UserError
+from scalefp.errors import UntrustedRegistryError, UserError
 from scalefp.key import Key
 
 DIGEST = "ab" * 32
@@ -177,14 +177,36 @@ def test_the_threshold_is_sharp():
 
 
 def test_several_hits_come_best_first():
-    keys = random_bits(0, 50, 128)
-    keys[10], keys[20] = keys[30], keys[30]
-    keys[10, :9] ^= 1
-    keys[20, :3] ^= 1
-    named = attribute(reading_of(keys[30]), FakeRegistry(keys))
+    # What three instances made together: the bits of one key, then another's, then a third's.
+    keys = random_bits(0, 50, 512)
+    read = np.concatenate([keys[30, :230], keys[20, 230:380], keys[10, 380:]])
+    named = attribute(reading_of(read), FakeRegistry(keys), fpr=1e-3)
     assert [a.holder for a in named] == ["holder-30", "holder-20", "holder-10"]
-    assert [a.matches for a in named] == [128, 125, 119]
+    assert [a.matches for a in named] == (keys == read).sum(axis=1)[[30, 20, 10]].tolist()
     assert named[0].p_value < named[1].p_value < named[2].p_value
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_two_keys_too_near_to_be_drawn_name_nobody(form):
+    keys = random_bits(0, 50, 128)
+    for distance in (1, 2, 10, 20):
+        keys[20] = keys[30]
+        keys[20, :distance] ^= 1
+        with pytest.raises(UntrustedRegistryError, match=f"differ in only {distance} of 128"):
+            attribute(reading_of(keys[30]), FakeRegistry(keys), form=form)
+    # Nor if each is named for another image of one question; and no holder is named in the error.
+    both = Reading(2.0 * keys[[20, 30]] - 1)
+    with pytest.raises(UntrustedRegistryError, match="nobody is named") as error:
+        attribute_each(list(both), FakeRegistry(keys), 1e-30)
+    assert "holder-" not in str(error.value)
+    # With an image of somebody else's instance there is no doubt.
+    assert len(attribute(reading_of(keys[5]), FakeRegistry(keys), form=form)) == 1
+
+
+def test_short_keys_may_be_near():
+    keys = all_keys(8)[:3]  # 0, 1, 2: one or two bits apart
+    named = attribute(reading_of(keys[0]), FakeRegistry(keys), fpr=0.9)
+    assert [one.matches for one in named] == [8, 7, 7]
 
 
 def test_unrelated_readings_are_attributed_to_nobody():
@@ -231,8 +253,8 @@ def test_margin_is_the_evidence_beyond_the_best_key_that_is_not_named(form):
     keys, rng = random_bits(0, 300, 128), np.random.default_rng(1)
     logits = 3 * (2.0 * keys[10] - 1) + rng.normal(scale=2, size=128)
     keys[20] = keys[10]
-    keys[20, :6] ^= 1
-    named = attribute(Reading(logits[None]), FakeRegistry(keys), form=form)
+    keys[20, ::4] ^= 1  # as near as drawn keys may well be
+    named = attribute(Reading(logits[None]), FakeRegistry(keys), 0.01, form=form)
     assert {one.holder for one in named} == {"holder-10", "holder-20"}
     bits = -LOG_P[form](logits[None], keys) / math.log(2)
     second = max(np.delete(bits, [10, 20]))

@@ -1,6 +1,7 @@
 """Export and import: nothing is lost, and of a file with one bad line nothing is taken."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from scalefp.registry.registry import Registry
 
 suffixes = pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 AT = "2026-01-31T12:00:00+00:00"
-KEYS = [f"{i:032x}" for i in range(9)]
+KEYS = [hashlib.md5(bytes([i])).hexdigest() for i in range(9)]  # as far apart as drawn keys
 HOLDERS = ["a", 'says "x, y"', "\u00c9cole", "=1+1", "50%_\\", "l" * 200]
 
 
@@ -276,6 +277,33 @@ def test_what_the_registry_has_is_refused_by_line_and_nothing_is_imported(place,
         with pytest.raises(UserError, match=message):
             import_rows(tmp_path, rows, place=place)
         assert (registry.list(), registry.head()) == before
+
+
+def flipped(key, count):
+    """A key that differs in so many bits."""
+    return f"{int(key, 16) ^ (1 << count) - 1:032x}"
+
+
+@pytest.mark.parametrize("distance", [1, 3, 20])
+def test_a_key_made_to_resemble_another_is_not_imported(place, tmp_path, distance):
+    planted = row(holder="mallory", key=flipped(KEYS[0], distance))
+    message = f"key 1, of 'a', and key 3, of 'mallory' differ in only {distance} of 128 bits"
+    with pytest.raises(UserError, match=message) as error:
+        import_rows(tmp_path, [ISSUED, row(holder="b", key=KEYS[1]), planted], place=place)
+    assert not any(key in str(error.value) for key in (KEYS[0], planted[3]))
+    # Neither beside a key that the registry has, nor in its own file; and nothing is kept of it.
+    registry = import_rows(tmp_path, [ISSUED], place=place)
+    with pytest.raises(UserError, match="key 1, of 'a', and key 2, of 'mallory' differ"):
+        import_rows(tmp_path, [planted], place=place)
+    assert registry.verify().issued == 1
+    # 64 bits apart is what chance gives.
+    import_rows(tmp_path, [row(holder="c", key=flipped(KEYS[0], 64))], place=place)
+    assert registry.verify().issued == 2
+
+
+def test_short_keys_may_be_near(tmp_path):
+    rows = [row(holder=f"h{i}", key=f"{i:02x}", n_bits=8) for i in range(256)]
+    assert import_rows(tmp_path, rows).verify().issued == 256
 
 
 def test_derived_keys_are_checked_against_the_secret(tmp_path):
