@@ -9,6 +9,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), *DOCS.glob("api/*.md")]
 )
+# What else is written for readers: its files and links are checked, its commands are not run.
+REPORTS = sorted([*ROOT.glob("experiments/**/README.md"), *ROOT.glob("scalefp/assets/*.md")])
 # A fence, what it says of its content, the content, the same fence.
 FENCE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 

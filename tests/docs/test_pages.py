@@ -14,12 +14,12 @@ import pytest
 import scalefp
 from scalefp.cli.door import build_parser
 from scalefp.perturb import PERTURBATIONS
-from tests.docs.pages import DOCS, FENCE, PAGES, ROOT, name_of
+from tests.docs.pages import DOCS, FENCE, PAGES, REPORTS, ROOT, name_of
 
 # `scalefp/FILE.py`, `scalefp/FILE.py:function`, `scalefp/FILE.py:Class.method`
-NAMED = re.compile(r"`((?:scalefp|conf|tests|experiments)/[^`:\s*]*)(?::([\w.]+))?`")
+NAMED = re.compile(r"`((?:scalefp|conf|tests|docs|experiments)/[^`:\s*]*)(?::([\w.]+))?`")
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+every_page = pytest.mark.parametrize("page", PAGES + REPORTS, ids=name_of)
 
 
 def defined(source: str) -> set[str]:
