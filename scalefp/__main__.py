@@ -1,6 +1,6 @@
 """``python -m scalefp``: the same as the command ``scalefp``."""
 
-from scalefp.cli.door import main
+from scalefp.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

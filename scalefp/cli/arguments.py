@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from scalefp import __version__
+from scalefp.cli.output import without_keys
 from scalefp.errors import UserError
+
+SHORT_KEY = 8  # hexadecimal digits, of 32 bits
 
 
 class Parser(argparse.ArgumentParser):
-    """Says a mistake in one sentence, like every other mistake."""
+    """Says a mistake in one sentence, like every other mistake; what was typed may be a key."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see `{self.prog} --help`)")
+        raise UserError(f"{without_keys(message, SHORT_KEY)} (see `{self.prog} --help`)")
 
 
 def count(text: str) -> int:

@@ -129,5 +129,5 @@ def run_embed(args: argparse.Namespace) -> int:
         f"{report.bit_accuracy:.2%} of the key's bits right",
         f"{report.marks}: the secret record of what was embedded; never give it away with the data",
     ]
-    show(args, result, lines)
+    show(args, result, lines, f"{report.out} and {report.marks} were written")
     return OK

@@ -9,7 +9,9 @@ from typing import Any
 
 from scalefp.bench import report
 from scalefp.cli.arguments import add_command, count
+from scalefp.cli.output import OK, write
 from scalefp.errors import UserError
+from scalefp.files import printable
 
 Extra = dict[str, Callable[[], dict[str, Any]]]
 
@@ -47,14 +49,16 @@ def run(args: argparse.Namespace, extra: Extra | None = None) -> int:
     for folder in (args.out, args.profile):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder: make it first")
+    from scalefp.loading import load_model
+
+    load_model(args.model)  # a mistake is said before hours of measuring
     threads = args.threads or sorted({1, all_threads()})
     if args.profile is not None:
         names = report.profiles(args.model, threads[0], args.only, args.profile)
-        for name in names:
-            print(args.profile / f"{name}.txt")
-        return 0
+        write("".join(f"{printable(args.profile / name)}.txt\n" for name in names))
+        return OK
     results = report.bench(args.model, threads, args.only, extra)
-    print(json.dumps(results, indent=1) if args.json else report.markdown(results), end="")
     if args.out is not None:
         report.write(results, args.out)
-    return 0
+    write(json.dumps(results, indent=1) if args.json else report.markdown(results))
+    return OK

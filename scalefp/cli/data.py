@@ -38,5 +38,5 @@ def run_prepare(args: argparse.Namespace) -> int:
         "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
     }
     line = f"{report.out}: {report.written} images, {len(report.skipped)} files skipped"
-    show(args, result, [line])
+    show(args, result, [line], line)
     return OK

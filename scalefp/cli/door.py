@@ -1,13 +1,6 @@
-"""The one command, ``scalefp``: its exit codes, and every mistake in one sentence.
-
-Exit codes: 0 done, 1 nobody (``attribute``), 2 a mistake that the user can mend, 130 interrupted.
-Each group of subcommands has a file beside this one.
-"""
+"""The one command, ``scalefp``: each group of its subcommands has a file beside this one."""
 
 import argparse
-import io
-import os
-import sys
 from collections.abc import Sequence
 
 from scalefp import __version__
@@ -18,7 +11,6 @@ from scalefp.cli.data import add_data_commands
 from scalefp.cli.hydra import add_hydra_commands
 from scalefp.cli.images import add_image_commands
 from scalefp.cli.instances import add_instance_commands
-from scalefp.cli.output import BROKEN_PIPE, INTERRUPTED, MISTAKE
 from scalefp.cli.registry import add_registry_commands
 from scalefp.cli.service import add_service_command
 from scalefp.errors import UserError
@@ -60,24 +52,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
-    try:
-        args = parse(argv)
-        code: int = args.run(args)
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        sentence = str(error)
-    except BrokenPipeError:
-        # The reader has gone; without this Python would complain while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except OSError as error:
-        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    print(f"scalefp: {' '.join(sentence.split())}", file=sys.stderr)
-    return MISTAKE
+def run(argv: Sequence[str] | None) -> int:
+    """Do what the command line says and return the exit code, or raise what went wrong."""
+    args = parse(argv)
+    code: int = args.run(args)
+    return code

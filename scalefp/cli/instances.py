@@ -94,7 +94,7 @@ def run_instantiate(args: argparse.Namespace) -> int:
         instance.export(args.out, format=kind, uint8=args.uint8)
     sizes = {"resolution": instance.config.resolution, "latent_dim": instance.config.latent_dim}
     result = {"out": args.out, "format": kind, **sizes, "model_digest": model.digest}
-    show(args, result, [args.out])
+    show(args, result, [args.out], f"{args.out} was written")
     return OK
 
 
@@ -122,5 +122,6 @@ def run_sample(args: argparse.Namespace) -> int:
         for picture in to_pil(batch):
             save_png(next(unwritten), picture)
     note.unlink()
-    show(args, [str(file) for file in files], [f"{args.num} images in {folder}"])
+    done = f"{args.num} images in {folder}"
+    show(args, [str(file) for file in files], [done], done)
     return OK

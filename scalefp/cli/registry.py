@@ -182,11 +182,13 @@ def run_issue(args: argparse.Namespace) -> int:
         names = read_holders(args.holders)
         pairs = list(zip(names, registry.issue_many(names, load(args.model)), strict=True))
         result = [{"holder": holder, "key": str(key)} for holder, key in pairs]
-        show(args, result, (f"{key}  {holder}" for holder, key in pairs))
+        done = f"{len(pairs)} keys were issued and are in the registry"
+        show(args, result, (f"{key}  {holder}" for holder, key in pairs), done)
         return OK
     registry.issue(args.holder[0], load(args.model))
     record = registry.show(args.holder[0])[-1]
-    show(args, describe(record, secret=True), [str(record.key)])
+    done = f"a key was issued to {record.holder} and is in the registry"
+    show(args, describe(record, secret=True), [str(record.key)], done)
     return OK
 
 
@@ -196,7 +198,8 @@ def run_rebuild(args: argparse.Namespace) -> int:
 
     registry, names = opened(args), read_holders(args.holders)
     count = len(registry.rebuild(names, load(args.model)))
-    show(args, {"keys": count, "head": registry.head()}, [f"{count} keys rebuilt"])
+    done = f"{count} keys rebuilt"
+    show(args, {"keys": count, "head": registry.head()}, [done], done)
     return OK
 
 
@@ -205,23 +208,26 @@ def run_import(args: argparse.Namespace) -> int:
 
     registry = opened(args)
     count = import_registry(registry, args.file)
-    show(args, {"keys": count, "head": registry.head()}, [f"{count} keys imported"])
+    done = f"{count} keys imported"
+    show(args, {"keys": count, "head": registry.head()}, [done], done)
     return OK
 
 
 # Changing keys.
 
 
-def run_revoke(args: argparse.Namespace) -> int:
-    record = opened(args).revoke(args.holder)
-    show(args, describe(record, secret=False), [f"{record.holder}  {state(record)}"])
+def show_changed(args: argparse.Namespace, record: Record) -> int:
+    line = f"{record.holder}  {state(record)}"
+    show(args, describe(record, secret=False), [line], line)
     return OK
+
+
+def run_revoke(args: argparse.Namespace) -> int:
+    return show_changed(args, opened(args).revoke(args.holder))
 
 
 def run_reinstate(args: argparse.Namespace) -> int:
-    record = opened(args).reinstate(args.holder)
-    show(args, describe(record, secret=False), [f"{record.holder}  {state(record)}"])
-    return OK
+    return show_changed(args, opened(args).reinstate(args.holder))
 
 
 # Reading.
@@ -271,5 +277,6 @@ def run_export(args: argparse.Namespace) -> int:
     from scalefp.registry.exchange import export_registry
 
     count = export_registry(opened(args), args.out)
-    show(args, {"out": args.out, "lines": count}, [f"{args.out}: {count} lines"])
+    done = f"{args.out}: {count} lines"
+    show(args, {"out": args.out, "lines": count}, [done], done)
     return OK

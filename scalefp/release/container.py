@@ -5,8 +5,11 @@ Both are there whole or not at all, and neither can run code when it is read.
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -50,6 +53,19 @@ def load_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
+@contextmanager
+def open_tensors(path: str | Path) -> Iterator[Any]:
+    """``safe_open`` for a file of any name; by itself it takes only names that are text."""
+    with ExitStack() as stack:
+        try:
+            os.fspath(path).encode()
+        except UnicodeEncodeError:
+            link = Path(stack.enter_context(TemporaryDirectory()), "link")
+            link.symlink_to(os.path.abspath(path))
+            path = link
+        yield stack.enter_context(safe_open(path, framework="pt"))
+
+
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], header: Any) -> None:
     """Write a safetensors file of one kind ("release", "instance", ...) with a JSON header.
 
@@ -73,7 +89,7 @@ def _about(path: Path) -> dict[str, Any] | None:
     with open_regular(path) as file:
         if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
             raise ValueError("a header of that size")
-    with safe_open(path, framework="pt") as opened:
+    with open_tensors(path) as opened:
         text = (opened.metadata() or {}).get(METADATA)
     if text is None:
         return None
@@ -139,7 +155,7 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], Any]:
         UserError: as :func:`load_header`.
     """
     header = load_header(path, kind)
-    with safe_open(path, framework="pt") as opened:
+    with open_tensors(path) as opened:
         return {name: opened.get_tensor(name) for name in opened.keys()}, header  # noqa: SIM118
 
 
@@ -152,7 +168,7 @@ def load_weights(path: str | Path, shapes: Mapping[str, Sequence[int]]) -> dict[
         UserError: other names or shapes, weights that are no floating point numbers of 16 or 32
             bits, or that are not finite.
     """
-    with safe_open(path, framework="pt") as opened:
+    with open_tensors(path) as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
         check_strictly(shapes, {name: one.get_shape() for name, one in slices.items()}, path)
         for name, one in slices.items():

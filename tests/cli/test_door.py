@@ -5,32 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import scalefp
+from cli.commands import subcommands
 from conftest import Run, assert_mistake
-from scalefp.cli.door import build_parser, main
+from scalefp.cli import main
 from scalefp.key import Key
 from scalefp.release.model import Model
 
 # Help and arguments.
-
-
-def subcommands() -> list[list[str]]:
-    """Every command and every action, found in the parser itself."""
-    found: list[list[str]] = [[]]
-
-    def visit(parser: Any, path: list[str]) -> None:
-        for action in parser._actions:
-            if isinstance(action.choices, dict):
-                for name, child in action.choices.items():
-                    found.append([*path, name])
-                    visit(child, [*path, name])
-
-    visit(build_parser(), [])
-    return found
 
 
 def test_the_contract_names_these_subcommands() -> None:
