@@ -1,7 +1,7 @@
 """``scalefp decode`` and ``attribute``: what an investigator asks of image files."""
 
 import argparse
-import sys
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
@@ -11,7 +11,7 @@ import numpy as np
 
 from scalefp.attribution.verdict import verdict
 from scalefp.cli.arguments import add_command, add_options, probability
-from scalefp.cli.output import NOBODY, OK
+from scalefp.cli.output import NOBODY, OK, say, without_keys
 from scalefp.cli.reading import Images, Load, Outcome, add_reading_options
 from scalefp.cli.table import (
     Entry,
@@ -22,7 +22,6 @@ from scalefp.cli.table import (
     write_rows,
 )
 from scalefp.errors import UserError
-from scalefp.files import printable
 
 if TYPE_CHECKING:
     from scalefp.artificial.marks import MarkRecord
@@ -89,13 +88,15 @@ def add_image_commands(to: Any) -> None:
 def unread(outcome: Outcome) -> str:
     """The line of an image that could not be read."""
     problem = outcome.problem.removeprefix(outcome.name)
-    return f"{outcome.name}: could not be read: {'it' if problem.startswith(' ') else ''}{problem}"
+    # What is no file may be a key, typed in the wrong place.
+    name = outcome.name if os.path.lexists(outcome.name) else without_keys(outcome.name)
+    return f"{name}: could not be read: {'it' if problem.startswith(' ') else ''}{problem}"
 
 
 def tell(lines: Iterable[str]) -> None:
     """Say on standard error what is no result."""
     for line in lines:
-        print(f"scalefp: {printable(line)}", file=sys.stderr)
+        say(line)
 
 
 # decode

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scalefp.cli.arguments import Parser
+from scalefp.cli.output import write
 from scalefp.errors import UserError
 from scalefp.files import printable
 
@@ -63,7 +64,7 @@ def write_rows(
         cells: an entry -> its lines of the table, by column.
     """
     if args.json:
-        print(json.dumps([row.entry for row in rows], indent=1))
+        write(json.dumps([row.entry for row in rows], indent=1) + "\n")
         return
     table = csv.writer(sys.stdout, lineterminator="\n")
     if args.csv:
@@ -76,4 +77,4 @@ def write_rows(
                 table.writerow([harmless(line.get(column)) for column in columns])
         else:
             print(printable(row.line))
-        sys.stdout.flush()
+        write("")
