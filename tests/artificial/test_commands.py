@@ -148,7 +148,7 @@ def test_detect_prints_what_decode_prints(run: Run, pen_file: Path, photos: Path
     for form in ([], ["--json"]):
         detected = run("artificial", "detect", "--model", pen_file, photos, *form)
         decoded = run("decode", "--model", pen_file, photos, *form)
-        assert detected == decoded
+        assert detected[:2] == decoded[:2]  # the rest says how long it took
         assert detected.code == 0
 
 
