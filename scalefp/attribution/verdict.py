@@ -7,7 +7,13 @@ from scalefp.attribution.evidence import Attribution, Form
 
 
 def verdict(
-    images: Sequence[str], found: Sequence[Attribution], *, fpr: float, form: Form, issued: int
+    images: Sequence[str],
+    found: Sequence[Attribution],
+    *,
+    fpr: float,
+    form: Form,
+    issued: int,
+    with_keys: bool = True,
 ) -> dict[str, Any]:
     """The entry of a source: its images, whom attribution named, and by what test.
 
@@ -16,11 +22,16 @@ def verdict(
         found: attributions, best first; empty means nobody.
         fpr: accepted probability of naming anybody wrongly.
         issued: number of keys that were compared.
+        with_keys: give out the keys of those named.
     """
+    # The key goes out as text, in its place: vars() keeps the order of the fields.
+    named = [vars(one) | {"key": str(one.key)} for one in found]
+    if not with_keys:
+        for one in named:
+            del one["key"]
     return {
         "images": list(images),
-        # The key goes out as text; vars() keeps the order of the fields.
-        "attributed": [vars(one) | {"key": str(one.key)} for one in found],
+        "attributed": named,
         "fpr": fpr,
         "issued": issued,
         "form": form,

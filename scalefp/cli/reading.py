@@ -7,13 +7,11 @@ most of the time. Large folders are read by several processes, each with a relea
 import argparse
 import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from scalefp.attribution.reading import Reading
@@ -92,19 +90,12 @@ _own: tuple["Reader", Job]  # of a worker: its release, and how to read
 
 
 def _start_worker(load: Load, release: str, job: Job) -> None:
-    # Ctrl+C reaches every process of the terminal; this one ends when its owner does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_owner, daemon=True).start()
+    from scalefp.data.processes import serve_owner
+
+    serve_owner()
     one_thread()
     global _own
     _own = load(release), job
-
-
-def _end_with_owner() -> None:
-    owner = multiprocessing.parent_process()
-    assert owner is not None
-    owner.join()
-    os._exit(1)
 
 
 def _work(images: Sequence["Found"]) -> list[Outcome]:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from scalefp.attribution.evidence import Attribution, Form, attribute_each
+from scalefp.attribution.evidence import Form, attribute_each
 from scalefp.attribution.odds import in_words
 from scalefp.attribution.reading import Reading
+from scalefp.attribution.verdict import verdict
 from scalefp.errors import UserError
 from scalefp.registry import Record, Registry, Snapshot
 from scalefp.registry.registry import Records
@@ -51,19 +52,6 @@ class Images(NamedTuple):
             Images([name], [digest], reading)
             for name, digest, reading in zip(*self[:2], self.reading, strict=True)
         ]
-
-
-def named(found: Attribution, *, with_key: bool) -> dict[str, Any]:
-    return {
-        "holder": found.holder,
-        **({"key": str(found.key)} if with_key else {}),
-        "p_value": found.p_value,
-        "odds": in_words(found.p_value),
-        "matches": found.matches,
-        "effective_bits": found.effective_bits,
-        "margin": found.margin,
-        "revoked": found.revoked,
-    }
 
 
 def in_places(rows: Sequence[T], others: dict[int, T]) -> list[T]:
@@ -170,20 +158,21 @@ class Desk:
         snapshot = self._current()
         readings = [source.reading for source in sources]
         answers = attribute_each(readings, snapshot, fpr, form=form)
-        return [
-            {
-                "images": source.names,
-                "sha256": source.sha256,
-                "attributed": [named(one, with_key=with_keys) for one in found],
-                "fpr": fpr,
-                "form": form,
-                "issued": len(snapshot),
-                **({"read": str(source.reading.key)} if with_keys else {}),
-                "model_digest": self.model.digest,
-                "registry_head": snapshot.head,
-            }
-            for source, found in zip(sources, answers, strict=True)
-        ]
+        entries = []
+        for source, found in zip(sources, answers, strict=True):
+            issued = len(snapshot)
+            entry = verdict(
+                source.names, found, fpr=fpr, form=form, issued=issued, with_keys=with_keys
+            )
+            for one in entry["attributed"]:
+                one["odds"] = in_words(one["p_value"])
+            entry["sha256"] = source.sha256
+            if with_keys:
+                entry["read"] = str(source.reading.key)
+            entries.append(
+                entry | {"model_digest": self.model.digest, "registry_head": snapshot.head}
+            )
+        return entries
 
     def _note(self, images: Images, how: str, entries: Sequence[dict[str, Any]]) -> None:
         """Log what was asked, in what order: evidence that was picked after looking is none."""

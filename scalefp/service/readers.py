@@ -5,22 +5,20 @@ takes too long (a small JPEG can ask for minutes of work) and, if it crashes, ta
 """
 
 import multiprocessing
-import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalefp.data.images import read_image, to_tensor
+from scalefp.data.processes import serve_owner
 from scalefp.errors import UserError
 from scalefp.service.limits import Limits, Refused, busy
 
@@ -40,17 +38,6 @@ class Upload(NamedTuple):
     data: bytes
 
 
-def _end_with_owner() -> None:
-    """Wait for the end of the process that started this one, and end with it.
-
-    A pipe that closes would tell as well, but is not looked at while an image is being decoded.
-    """
-    owner = multiprocessing.parent_process()
-    if owner is not None:
-        owner.join()
-        os._exit(1)
-
-
 def _peak_memory() -> int:
     """The most memory that this process has had, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -59,9 +46,7 @@ def _peak_memory() -> int:
 
 def _serve(connection: Connection, resolution: int, max_pixels: int) -> None:
     """The process: an Upload in; pixels [3, R, R] or a sentence out, until the pipe closes."""
-    # Ctrl+C reaches every process of the terminal; this one ends when its owner does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_owner, daemon=True).start()
+    serve_owner()
     memory = BASE_BYTES + PIXEL_BYTES * max_pixels
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold the image
