@@ -1,11 +1,20 @@
 """Keys that follow a rule, as somebody might issue them who does not draw them."""
 
 import numpy as np
-import scipy.linalg
+from numpy.typing import NDArray
 
 from tallies import Bits, Logits
 
+Signs = NDArray[np.int64]
 NUMBERED = 10_000  # keys that are numbers
+
+
+def hadamard(doublings: int) -> Signs:
+    """Sylvester's matrix of +-1 [2^k, 2^k], of which any two rows differ in half of the columns."""
+    signs = np.ones((1, 1), np.int64)
+    for _ in range(doublings):
+        signs = np.block([[signs, signs], [signs, -signs]])
+    return signs
 
 
 def structured_keys(logits: Logits, rng: np.random.Generator) -> dict[str, Bits]:
@@ -15,7 +24,7 @@ def structured_keys(logits: Logits, rng: np.random.Generator) -> dict[str, Bits]
     principal = np.linalg.eigh(directions.T @ directions)[1][:, -1]
     numbers = np.arange(NUMBERED, dtype=np.int64)[:, None] >> np.arange(n_bits)[::-1].clip(max=62)
     alternating = np.arange(n_bits) % 2
-    code = scipy.linalg.hadamard(1 << (n_bits - 1).bit_length())[:, :n_bits]
+    code = hadamard((n_bits - 1).bit_length())[:, :n_bits]
     books = {
         "random": rng.integers(0, 2, (len(code), n_bits)),
         "all zeros": np.zeros((1, n_bits)),

@@ -44,12 +44,19 @@ def test_the_ratio_is_that_of_the_medians() -> None:
     assert (row["beside"]["what"], row["beside"]["low"]) == ("y", 1)
 
 
-def test_tasks_take_turns_and_warm_up() -> None:
+def test_tasks_take_turns_and_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    seconds = rows.interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 3)
+    now = 100.0
+
+    def task(name: str, seconds: float) -> None:
+        nonlocal now
+        calls.append(name)
+        now += seconds * (1 + calls.count(name))  # slower by every round
+
+    monkeypatch.setattr(rows.time, "perf_counter", lambda: now)
+    seconds = rows.interleaved([lambda: task("a", 0.5), lambda: task("b", 2.0)], 3)
     assert calls == ["a", "b"] * 5
-    assert [len(one) for one in seconds] == [3, 3]
-    assert all(value >= 0 for one in seconds for value in one)
+    assert seconds == [[2.0, 2.5, 3.0], [8.0, 10.0, 12.0]]  # of rounds 3 to 5
 
 
 def test_units() -> None:

@@ -1,7 +1,7 @@
 """Requests that wait together are decoded together, and each gets its own reading."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from unittest import mock
 
 import numpy as np
@@ -78,10 +78,25 @@ def test_a_failure_reaches_who_waits_and_nobody_else(network: Network) -> None:
 
 
 def test_who_has_gone_is_skipped(network: Network) -> None:
-    gone = network.submit(pixels(0, 1))
-    cancelled = gone.cancel()
-    assert len(network.submit(pixels(1, 1)).result(timeout=60)) == 1
-    assert cancelled == gone.cancelled()
+    batches: list[int] = []
+    jobs: list[Future[Reading]] = []
+    decode = network.model.decode
+
+    def watched(images: torch.Tensor) -> Reading:
+        if not batches:  # these wait until this batch is done
+            jobs.extend(network.submit(pixels(seed, size)) for seed, size in enumerate((4, 1)))
+            assert jobs[0].cancel()
+        batches.append(len(images))
+        return decode(images)
+
+    with mock.patch.object(network.model, "decode", watched):
+        network.submit(pixels(99, 1)).result(timeout=60)
+        (reading,) = [job.result(timeout=60) for job in jobs[1:]]
+    assert batches == [1, 1]  # nothing of the four images
+    alone = network.model.decode(torch.from_numpy(pixels(1, 1)))
+    np.testing.assert_allclose(reading.logits, alone.logits, rtol=1e-4, atol=1e-5)
+    with pytest.raises(CancelledError):
+        jobs[0].result(timeout=0)
 
 
 def test_closing_finishes_what_was_submitted(model: Model) -> None:

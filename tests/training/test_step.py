@@ -127,17 +127,19 @@ def test_chance_is_an_images_own():
     assert all(torch.equal(v, getattr(again, n)) for n, v in vars(chance).items())
 
 
-@pytest.mark.parametrize("batch", [32, 48, 80])
-def test_a_batch_that_cannot_be_split_evenly_is_refused(batch):
-    config = options(accumulate=2)
-    config.optimizer.batch = batch
-    if batch % 32 == 0:
-        config.check()
-    else:
-        with pytest.raises(UserError, match="accumulate=2.*multiple of 32"):
-            config.check()
-    with pytest.raises(UserError, match="multiple of 64"):
-        config.check(world_size=2)
+@pytest.mark.parametrize(
+    ("processes", "accepted", "unit"), [(1, [32, 64, 96, 128], 32), (2, [64, 128], 64)]
+)
+def test_a_batch_that_cannot_be_split_evenly_is_refused(processes, accepted, unit):
+    config, found = options(accumulate=2), []
+    for config.optimizer.batch in range(16, 129, 16):
+        try:
+            config.check(world_size=processes)
+        except UserError as error:
+            assert f"accumulate=2 optimizer.batch must be a multiple of {unit}" in str(error)
+        else:
+            found.append(config.optimizer.batch)
+    assert found == accepted
 
 
 def test_recomputing_keeps_second_derivatives_and_saves_memory():
