@@ -21,9 +21,14 @@ MARKER = "marker"  # the kind written in a marker's file
 R = TypeVar("R", Model, Marker, Model | Marker)
 
 
+def bundled_names() -> list[str]:
+    """The releases that come with the package."""
+    return sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+
+
 def _locate(name_or_path: str | Path) -> Path:
     """The file of a bundled name or of a path."""
-    bundled = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+    bundled = bundled_names()
     if str(name_or_path) in bundled:
         return BUNDLED / f"{name_or_path}.safetensors"
     path = Path(name_or_path)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scalefp.artificial.config import MarkTrainConfig
 from scalefp.config import TrainConfig
-from scalefp.evaluation.options import EvaluateOptions, results_folder
+from scalefp.evaluation.options import EvaluateOptions, results_folder, results_name, results_root
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.run import evaluate
 from scalefp.loading import load_model
@@ -29,7 +29,8 @@ for name, schema in (
     ("evaluate_schema", EvaluateOptions),
 ):
     ConfigStore.instance().store(name=name, node=schema)
-OmegaConf.register_new_resolver("results_folder", results_folder, replace=True)
+for resolver in (results_folder, results_name, results_root):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def job_folder() -> Path:
@@ -79,4 +80,5 @@ def evaluate_job(options: DictConfig) -> float:
     write_results(results, folder)
     print(json.dumps(results, indent=1) if settings.show == "json" else markdown(results))
     sys.stdout.flush()
+    print(f"results in {folder}", file=sys.stderr)
     return float(results["reading"][0]["mean"])

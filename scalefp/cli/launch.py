@@ -26,7 +26,7 @@ from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import Container, DictConfig, OmegaConf, open_dict, read_write
 
-from scalefp.cli.mistakes import explained
+from scalefp.cli.mistakes import check_known, explained
 from scalefp.cli.output import MISTAKE, OK
 from scalefp.cli.overrides import job_name, literal, quoted, unnamed
 from scalefp.config import conf_dir
@@ -106,7 +106,9 @@ def task_options(config: DictConfig) -> Any:
     task = copy.deepcopy(config)
     with read_write(task), open_dict(task):
         del task["hydra"]
-    return OmegaConf.to_object(task)
+    options = OmegaConf.to_object(task)
+    check_known(options)
+    return options
 
 
 def launch(
@@ -135,8 +137,8 @@ def run_once(app: Application, hydra: Hydra, overrides: list[str]) -> int:
         if config.hydra.mode is RunMode.MULTIRUN:  # as an experiment file may ask for
             return run_sweep(app, hydra, overrides)
         options = task_options(config)
+        callbacks = Callbacks(config)
     options.check()  # before Hydra writes anything
-    callbacks = Callbacks(config)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     callbacks.on_run_start(config=config, config_name=app.config_name)
     with explained(app.prog):
@@ -163,8 +165,8 @@ def run_sweep(app: Application, hydra: Hydra, overrides: list[str]) -> int:
             app.config_name, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=True
         )
         failures = Path(config.hydra.sweep.dir).absolute() / FAILURES
+        callbacks = Callbacks(config)
     failures.unlink(missing_ok=True)
-    callbacks = Callbacks(config)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     callbacks.on_multirun_start(config=config, config_name=app.config_name)
     with explained(app.prog):
@@ -216,6 +218,8 @@ def show_config(
             config = hydra.compose_config(app.config_name, [*own, *job], run_mode=RunMode.RUN)
             HydraConfig.instance().set_config(config)
             OmegaConf.set_readonly(config.hydra, None)
+            if resolve:
+                OmegaConf.resolve(config)
             part: Any = hydra.get_sanitized_cfg(config, which)
             if package not in (None, "_global_"):
                 part = OmegaConf.select(part, str(package), throw_on_missing=False)
@@ -228,8 +232,6 @@ def show_config(
                 continue
             if package not in (None, "_global_"):
                 print(f"# @package {package}")
-            if resolve:
-                OmegaConf.resolve(part)
             print(OmegaConf.to_yaml(part), end="")
     return OK
 

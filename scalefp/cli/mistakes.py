@@ -1,8 +1,10 @@
 """What Hydra and OmegaConf say of a mistake, in one sentence without hints for programmers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +26,28 @@ PLUGINS = {
 
 
 def first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+    """The first line of a message, and the second where it announces one."""
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    return " ".join(lines[: 1 + lines[0].endswith(":")]).rstrip(".")
+
+
+def no_option(name: str, known: Iterable[str]) -> str:
+    """Says that an option does not exist, and which of those beside it may be meant."""
+    prefix, dot, last = name.rpartition(".")
+    near = get_close_matches(last, known, n=1)
+    return f"there is no option {name}" + (
+        f": did you mean {prefix}{dot}{near[0]}?" if near else ""
+    )
+
+
+def check_known(options: Any, prefix: str = "") -> None:
+    """Raise UserError for what ``+name=value`` added to a dataclass that has no such field."""
+    known = [field.name for field in fields(options)]
+    for name, value in vars(options).items():
+        if name not in known:
+            raise UserError(no_option(prefix + name, known))
+        if is_dataclass(value):
+            check_known(value, f"{prefix}{name}.")
 
 
 def missing_key(error: BaseException) -> str | None:
@@ -38,9 +61,7 @@ def missing_key(error: BaseException) -> str | None:
     name = cause.full_key or key
     if OmegaConf.get_type(parent) is dict:
         return f"there is no {name} yet: write +{name}=... to add it"
-    near = get_close_matches(str(key), map(str, parent), n=1)
-    prefix = name[: -len(str(key))]
-    return f"there is no option {name}" + (f": did you mean {prefix}{near[0]}?" if near else "")
+    return no_option(name, map(str, parent))
 
 
 def sentence(error: BaseException) -> str:
@@ -57,6 +78,8 @@ def sentence(error: BaseException) -> str:
         return missing
     cause = error.__cause__
     first = first_line(error)
+    if first.startswith("Ambiguous value"):
+        return f"{first}: several values are a sweep, which needs -m; a list is name=[a,b]"
     if isinstance(error, MissingConfigException):
         if (package := PLUGINS.get(str(error.missing_cfg_file))) is not None:
             return f"{error.missing_cfg_file} is not installed: `pip install '{package}'`"

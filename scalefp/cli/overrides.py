@@ -27,9 +27,9 @@ def parsed(override: str) -> Override | None:
 
 def quoted(text: str) -> str:
     """The text as a value that Hydra takes as it is (but for interpolations, ``${...}``)."""
-    if text.endswith("\\") or "\\'" in text:
-        text = text.replace("\\", "\\\\")
-    return "'" + text.replace("'", "\\'") + "'"
+    # Backslashes count as such only before a quote and at the end.
+    text = re.sub(r"(\\*)'", r"\1\1\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", text) + "'"
 
 
 def split_paths(text: str) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scalefp.errors import UserError
 from scalefp.evaluation.run import open_inputs
 from scalefp.evaluation.samples import EvaluateConfig
-from scalefp.loading import load_model
+from scalefp.loading import bundled_names, load_model
 
 
 @dataclass
@@ -16,7 +17,7 @@ class EvaluateOptions:
     """Everything ``scalefp evaluate`` knows."""
 
     checkpoint: str = ""  # the release: a bundled name or the path of a release file
-    out: str | None = None  # folder of the results; null = evaluation/NAME OF THE RELEASE
+    out: str | None = None  # folder of the results; null = evaluation/NAME; of a sweep: OUT/NAME
     show: str = "markdown"  # what goes to standard output: markdown or json
     threads: int = 1  # CPU threads
     # Of its own, since `data=` on the command line would choose from conf/data.
@@ -38,8 +39,29 @@ class EvaluateOptions:
         load_model(self.checkpoint)
 
 
+def results_name(checkpoint: str) -> str:
+    """A folder's name for a release, its own: ``emoji``, ``first``, ``sweep/seed=1``.
+
+    A run is named by its folder below runs/; any other file by its stem and a digest of where it
+    lies, since files elsewhere may have the same name.
+    """
+    if checkpoint in bundled_names():
+        return checkpoint
+    path = Path(checkpoint).absolute()
+    run, runs = path.parent, Path("runs").absolute()
+    name = run.name if path.stem == "release" else path.stem
+    if path.stem == "release" and runs in run.parents:
+        name = str(run.relative_to(runs))
+        if name not in bundled_names():
+            return name
+    return f"{name}-{hashlib.sha256(bytes(path)).hexdigest()[:6]}"
+
+
 def results_folder(checkpoint: str, out: str | None) -> str:
-    """The absolute folder of the results; a run's release is named after its run folder."""
-    path = Path(checkpoint)
-    name = path.absolute().parent.name if path.stem == "release" else path.stem
-    return str(Path(out or f"evaluation/{name}").absolute())
+    """The absolute folder of the results."""
+    return str(Path(out or f"evaluation/{results_name(checkpoint)}").absolute())
+
+
+def results_root(out: str | None) -> str:
+    """The absolute folder of a sweep's results."""
+    return str(Path(out or "evaluation").absolute())

@@ -125,7 +125,29 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_folder(
         (["model.resolution=20"], ["model.resolution", "16, 32, 64, 128, 256"]),
         (["experiment=none"], ["experiment/none", "tiny"]),
         (["seed"], ["'seed'", "name=value"]),
-        (["seed=1,2"], ["seed=1,2"]),
+        (["seed=1,2"], ["seed=1,2", "needs -m"]),
+        (["perturb.jpeg=0.3"], ["no perturb.jpeg yet", "+perturb.jpeg="]),
+        (["+model.n_bitz=3"], ["no option model.n_bitz", "model.n_bits?"]),
+        (["model.n_bits={a:1}"], ["model.n_bits", "Integer"]),
+        (["model.n_bits=null"], ["model.n_bits", "Optional"]),
+        (["~model.n_bits"], ["~model.n_bits", "deletion"]),
+        (["=3"], []),
+        (["'a="], ["'a=", "name=value"]),
+        (["name=${"], ["name"]),
+        (["seed=${seed}"], ["Recursive"]),
+        (["hydra=3"], []),
+        (["hydra.run.dir=${x}"], ["'x'"]),
+        (["hydra.launcher=3", "-m", "seed=1,2"], []),
+        (["+hydra.callbacks.a._target_=no.such"], ["no.such"]),
+        (["-m", "seed=interval(1,2)"], ["INTERVAL"]),
+        (["-m", "hydra/sweeper=optuna", "seed=1"], ["pip install 'hydra-optuna-sweeper'"]),
+        (["-m", "hydra/launcher=ray", "seed=1"], ["pip install 'hydra-ray-launcher'"]),
+        (["--config-dir", "nowhere"], ["nowhere", "no folder"]),
+        (["--resolve"], ["--cfg job"]),
+        (["--cfg", "job", "-p", "nothing"], ["no nothing among"]),
+        (["--cfg", "job", "--info"], ["give one"]),
+        (["--info", "-m"], ["leave -m out"]),
+        (["-sc", "install=fish"], ["install=bash"]),
         (["-m", "seed=a,b"], ["seed=a", "Integer"]),
         (["optimizer.batch=3"], ["optimizer.batch"]),
         (["run.device=tpu"], ["run.device", "tpu"]),
@@ -136,7 +158,6 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_folder(
 def test_train_mistakes(run: Run, overrides: list[str], words: list[str]) -> None:
     assert_mistake(run("train", *overrides), *words)
     assert "-m" in overrides or os.listdir() == []
-    assert "HYDRA_FULL_ERROR" not in os.environ
 
 
 def test_train_names_missing_data(run: Run) -> None:
@@ -153,6 +174,111 @@ def test_cfg_prints_the_configuration_and_trains_nothing(run: Run) -> None:
     assert result.code == 0
     assert "seed: 7" in result.out
     assert os.listdir() == []
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of a user's own experiment files, of which some are broken."""
+    folder = tmp_path / "own" / "experiment"
+    folder.mkdir(parents=True)
+    for name, text in {
+        "good": "# @package _global_\nname: good\nseed: 5\n",
+        "broken": "a: [1\nb: 2\n",
+        "list": "- 1\n- 2\n",
+        "unknown": "# @package _global_\ndefaults:\n  - override /model: nosuch\n",
+        "deep": "# @package _global_\nmodel:\n  n_bits: many\n",
+        "variable": "# @package _global_\nname: ${oc.env:NO_SUCH}\n",
+        "study": "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
+        "      seed: a,b\n",
+    }.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder.parent
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("broken", ["broken.yaml", "line 2", "YAML"]),
+        ("list", ["experiment/list"]),
+        ("unknown", ["model/nosuch", "emoji, published, tiny"]),
+        ("deep", ["many", "Integer"]),
+        ("variable", ["NO_SUCH"]),
+        ("study", ["seed=a", "Integer"]),
+        ("missing", ["experiment/missing", "good"]),
+    ],
+)
+def test_broken_experiment_files_of_ones_own(
+    run: Run, own: Path, name: str, words: list[str]
+) -> None:
+    assert_mistake(run("train", "--config-dir", own, f"experiment={name}"), *words)
+
+
+def test_an_experiment_file_of_ones_own(run: Run, own: Path) -> None:
+    look = ("--cfg", "job", "--package", "seed")
+    result = run("train", "--config-dir", own, "experiment=good", *look)
+    assert (result.code, result.out) == (0, "5\n")
+    result = run("train", "--config-dir", own, "experiment=good", "--info", "searchpath")
+    assert result.code == 0 and str(own) in result.out
+    assert os.listdir() == []
+
+
+def test_cfg_of_a_sweep_shows_every_job(run: Run) -> None:
+    result = run("train", "-m", "model=tiny", "seed=1,2", "--cfg", "job", "-p", "seed")
+    assert result.code == 0
+    assert result.out == "--- # job 1 of 2: seed=1\n1\n--- # job 2 of 2: seed=2\n2\n"
+
+
+def test_resolve_shows_values(run: Run) -> None:
+    command = ("train", "name=here", "--cfg", "hydra", "-p", "hydra.run")
+    assert "dir: runs/${name}" in run(*command).out
+    assert "dir: runs/here" in run(*command, "--resolve").out
+
+
+def test_info_shows_where_options_come_from(run: Run) -> None:
+    result = run("train", "--info", "defaults-tree", "experiment=tiny")
+    assert result.code == 0 and "experiment: tiny" in result.out
+
+
+# Completion.
+
+
+@pytest.mark.parametrize(
+    ("line", "found", "not_found"),
+    [
+        ("scalefp tr", ["train", "evaluate"], ["issue"]),
+        ("scalefp registry ", ["issue", "list"], ["train"]),
+        ("scalefp train experiment=", ["experiment=tiny", "experiment=emoji"], ["experiment=good"]),
+        ("scalefp train --config-dir OWN experiment=g", ["experiment=good"], ["experiment=tiny"]),
+        ("scalefp train -m model.n_", ["model.n_bits="], []),
+        ("scalefp train ", ["experiment=", "seed=", "loss."], ["checkpoint="]),
+        ("scalefp artificial train mar", ["marker="], []),
+        ("scalefp evaluate measure=", ["measure=quick"], []),
+    ],
+)
+def test_completion_knows_commands_and_options(
+    run: Run, own: Path, monkeypatch: pytest.MonkeyPatch,
+    line: str, found: list[str], not_found: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COMP_LINE", line.replace("OWN", str(own)))
+    result = run("train", "-sc", "query=bash")
+    assert result.code == 0
+    assert {*found} <= {*result.out.split()}
+    assert not {*not_found} & {*result.out.split()}
+
+
+def test_bash_completes_by_the_installed_script(run: Run, tmp_path: Path) -> None:
+    script = run("train", "-sc", "install=bash").out
+    tool = tmp_path / "bin" / "scalefp"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m scalefp "$@"\n')
+    tool.chmod(0o755)
+    line = "scalefp train experiment=ti"
+    ask = f'COMP_LINE="{line}" COMP_POINT={len(line)}; _scalefp; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(
+        ["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True,
+        env={**os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("tiny\n", "")
 
 
 def test_errors_keep_their_first_line_and_their_cause() -> None:
@@ -173,12 +299,14 @@ def test_evaluate_writes_and_prints_results(run: Run, release: Path, images: lis
     result = run("evaluate", *arguments)
     assert result.code == 0, result.err
     assert result.out.startswith("# Evaluation")
-    written = json.loads(Path("evaluation/random/results.json").read_text())
-    assert Path("evaluation/random/results.md").read_text().strip() == result.out.strip()
+    (page,) = Path("evaluation").glob("random-*/results.md")
+    assert f"results in {page.parent.absolute()}" in result.err
+    written = json.loads((page.parent / "results.json").read_text())
+    assert page.read_text().strip() == result.out.strip()
     assert written["config"]["keys"] == 2
     assert str(release) not in json.dumps(written)  # results are published
 
-    # A release is named after its run's folder; paths of sweeps hold what Hydra would read.
+    # A run's release is named after its folder; paths of sweeps hold what Hydra would read.
     swept = Path("runs/seed=1,model=tiny/release.safetensors")
     swept.parent.mkdir(parents=True)
     swept.write_bytes(release.read_bytes())
