@@ -13,6 +13,10 @@ from scalefp.perturb import PERTURBATIONS
 VERDICTS = {True: "yes", False: "**no**", None: ""}
 
 
+def _verdict(row: Mapping[str, Any]) -> str:
+    return "not judged: too few images" if row.get("few") else VERDICTS[row["met"]]
+
+
 def _share(value: float) -> str:
     """A share as whole percent, but never 100 or 0 for what is not quite that."""
     percent = round(100 * value)
@@ -187,7 +191,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     config, environment = results["config"], results["environment"]
     features, unrelated = results["features"], results["unrelated"]
     targets = [
-        [row["what"], row["published"], row["target"], row["reached"], VERDICTS[row["met"]]]
+        [row["what"], row["published"], row["target"], row["reached"], _verdict(row)]
         for row in results["targets"]
     ]
     issued = " / ".join(f"{number:,}" for number in config["issued"])

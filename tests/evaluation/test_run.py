@@ -84,19 +84,21 @@ def test_a_release_is_measured_in_every_respect(
 def test_the_report_of_a_model_that_survives_png_only(
     small: EvaluateConfig, extractor: None
 ) -> None:
+    small.images_per_key = 9  # fewer images than 100 are not judged
     results = evaluate(ParityModel(), small)  # type: ignore[arg-type]
     verdicts = {row["what"]: row["met"] for row in results["targets"]}
     assert verdicts["bit accuracy: clean"] is True
     assert verdicts["bit accuracy: JPEG 90"] is False
     assert verdicts["bit accuracy: rotated by 10 degrees"] is None
     # None was attributed, but 60 images are too few to say so.
-    (unrelated,) = [met for what, met in verdicts.items() if what.startswith("unrelated")]
-    assert unrelated is False
+    unrelated = results["targets"][-1]
+    assert unrelated["met"] is None and unrelated["few"]
     assert results["tampering"] == {"untouched": None, "rows": [], "at_loss": {}}
     assert results["hiding"]["same_latent_two_keys"]["psnr"] > 40
     assert results["features"]["extractor"] == "block means"
     assert len(results["targets"]) == len(READING_TARGETS) + 3
     page = markdown(results)
+    assert page.count("not judged: too few images") == 1
     assert "not FID" in page and "| jpeg | 50 |" in page
     assert "Changing an instance's weights" not in page
 
@@ -253,6 +255,7 @@ def test_the_quick_setting_measures_something_of_everything(
     first = run("evaluate", *arguments, "measure.features=none", "--json")
     assert first.code == 0, first.err
     assert first.json["config"]["keys"] == 2 and first.json["unrelated"]["images"] == 32
+    assert not any(row["met"] for row in first.json["targets"])  # four images prove nothing
     assert {row["tampering"] for row in first.json["tampering"]["rows"]} == {"noise", "average"}
     second = run("evaluate", *arguments, "measure.features=none", "--json")
     assert without_environment(second.json) == without_environment(first.json)

@@ -6,6 +6,8 @@ import pytest
 
 from scalefp.evaluation.targets import READING_TARGETS, target_rows
 
+UNTOUCHED = {"images": 256}
+
 
 def results(**changes: Any) -> dict[str, Any]:
     """Results in which every target is just met."""
@@ -13,6 +15,7 @@ def results(**changes: Any) -> dict[str, Any]:
         {
             "perturbation": target.perturbation,
             "strength": float(target.strength),
+            "images": 100,
             "mean": target.least,
             "ci95": [target.least, target.least],
         }
@@ -21,8 +24,8 @@ def results(**changes: Any) -> dict[str, Any]:
     at_noise = {"strength": 0.2, "accuracy": 0.98, "loss": 0.1, "reached": True}
     return {
         "reading": reading,
-        "features": {"distance": 10.4, "twin_distance": 10.0},
-        "tampering": {"at_loss": {"noise": at_noise}},
+        "features": {"distance": 10.4, "twin_distance": 10.0, "images_each": 1600},
+        "tampering": {"at_loss": {"noise": at_noise}, "untouched": UNTOUCHED},
         "unrelated": {
             "attributed": {"hard": 0, "soft": 0},
             "images": 10_000,
@@ -54,9 +57,10 @@ def test_each_reading_has_its_own_row(number: int) -> None:
 
 
 def test_cost_noise_and_unrelated_are_judged() -> None:
-    assert "cost" in only_missed(features={"distance": 10.6, "twin_distance": 10.0})
+    assert "cost" in only_missed(features=results()["features"] | {"distance": 10.6})
     noise = {"strength": 0.2, "accuracy": 0.97, "loss": 0.1, "reached": True}
-    assert "noise" in only_missed(tampering={"at_loss": {"noise": noise}})
+    missed = {"at_loss": {"noise": noise}, "untouched": UNTOUCHED}
+    assert "noise" in only_missed(tampering=missed)
     unrelated = results()["unrelated"]
     one_named = unrelated | {"attributed": {"hard": 0, "soft": 1}}
     assert "unrelated" in only_missed(unrelated=one_named)
@@ -72,9 +76,24 @@ def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     assert [what for what, met in without_twin.items() if met is None][0].startswith("relative")
 
 
+def test_few_images_are_not_judged() -> None:
+    few = results()
+    for point in few["reading"]:
+        point["images"] = 99
+    few["tampering"]["untouched"] = {"images": 99}
+    few["features"]["images_each"] = 99
+    few["unrelated"]["images"] = 9_999
+    rows = target_rows(few)
+    assert all(row["met"] is None and row["few"] for row in rows)
+    few["unrelated"]["attributed"] = {"hard": 0, "soft": 1}  # enough to miss it
+    last = target_rows(few)[-1]
+    assert last["met"] is False and not last["few"]
+
+
 def test_a_loss_that_was_not_reached_is_told() -> None:
     noise = {"strength": 1.0, "accuracy": 0.99, "loss": 0.04, "reached": False}
-    row = target_rows(results(tampering={"at_loss": {"noise": noise}}))[-2]
+    tampering = {"at_loss": {"noise": noise}, "untouched": UNTOUCHED}
+    row = target_rows(results(tampering=tampering))[-2]
     assert row["met"] is True and "+4% only" in row["reached"]
 
 
