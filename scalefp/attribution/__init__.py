@@ -19,7 +19,7 @@ from scalefp.attribution.evidence import (
     log_p_soft,
     soft_weights,
 )
-from scalefp.attribution.odds import in_words
+from scalefp.attribution.odds import in_words, why_never
 from scalefp.attribution.reading import Reading, group_by_agreement
 from scalefp.attribution.search import count_matches
 from scalefp.attribution.tails import log_binomial_tail, matches_needed, p_value, weighted_tail
@@ -44,4 +44,5 @@ __all__ = [
     "p_value",
     "soft_weights",
     "weighted_tail",
+    "why_never",
 ]

@@ -59,6 +59,7 @@ FORMS: tuple[Form, ...] = ("soft", "hard")
 # levels, or a clip from 1.25 to 2, change the evidence that damaged images give by about 2%.
 LEVELS = 15
 CLIP = 1.5
+DEFAULT_FPR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,11 @@ def _attribution(
 
 
 def attribute_each(
-    readings: Sequence[Reading], registry: KeySource, fpr: float = 1e-6, *, form: Form = "soft"
+    readings: Sequence[Reading],
+    registry: KeySource,
+    fpr: float = DEFAULT_FPR,
+    *,
+    form: Form = "soft",
 ) -> list[list[Attribution]]:
     """:func:`attribute` for several sources, one answer each, in one pass over the keys.
 
@@ -282,7 +287,7 @@ def attribute_each(
 
 
 def attribute(
-    reading: Reading, registry: KeySource, fpr: float = 1e-6, *, form: Form = "soft"
+    reading: Reading, registry: KeySource, fpr: float = DEFAULT_FPR, *, form: Form = "soft"
 ) -> list[Attribution]:
     """Name the issued keys that agree with the reading too well for chance.
 

@@ -2,6 +2,8 @@
 
 import math
 
+from scalefp.attribution.tails import p_value
+
 
 def in_words(p: float) -> str:
     """A p-value as odds, rounded down so that it never claims too much: "1 in 4 × 10^12"."""
@@ -15,3 +17,18 @@ def in_words(p: float) -> str:
     if exponent < 6:
         return f"1 in {mantissa * 10**exponent:,}"
     return f"1 in {mantissa} × 10^{exponent}" if mantissa > 1 else f"1 in 10^{exponent}"
+
+
+def why_never(n_bits: int, issued: int, fpr: float) -> str | None:
+    """Why nobody can be named at ``fpr``, whatever is read; None if somebody can.
+
+    The least p-value there is belongs to a key that agrees in every bit: issued * 2^-n_bits.
+    """
+    least = p_value(n_bits, issued, n_bits)
+    if least <= fpr:
+        return None
+    keys = "1 key" if issued == 1 else f"{issued} keys"
+    return (
+        f"nobody can ever be named at an fpr of {fpr:g}: with {keys} of {n_bits} bits issued, even "
+        f"an image in which every bit is right has p = {least:.2g} (train with longer keys)"
+    )

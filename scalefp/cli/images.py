@@ -247,11 +247,15 @@ def in_table(entry: Entry, source: Iterator[int]) -> Iterator[Entry]:
 
 
 def run_attribute(args: argparse.Namespace) -> int:
+    from scalefp.attribution.odds import why_never
     from scalefp.loading import load
 
     check_format(args)
     images = Images(args, load)
     judge = Judge(args, issued_keys(args, images.model))
+    never = why_never(images.model.config.n_bits, judge.issued, args.fpr)
+    if never is not None:
+        tell([never])
     verdicts = judge.together if args.same_source or args.group else judge.each
     rows: Iterable[Row] = verdicts(images, progress=not shows_lines(args))
     if args.sort or args.strict:

@@ -5,9 +5,11 @@ An SQLite file by default, PostgreSQL by URL. :mod:`scalefp.registry.registry` s
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ from sqlalchemy.pool import NullPool
 from scalefp.errors import UserError
 from scalefp.registry.rows import Meta, checked_meta
 from scalefp.registry.schema import KEYS, LOG, META, SCHEMA_VERSION
+
+_log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT = 30.0  # seconds to wait for another process's transaction
 CONNECT_TIMEOUT = 10  # seconds to wait for a server
@@ -175,6 +179,8 @@ class Database:
     def __init__(self, path_or_url: str | os.PathLike[str]) -> None:
         text = os.fspath(path_or_url)
         self._path: Path | None = None
+        self._found = False  # a registry was here: from then on its absence is an error
+        self._warned = False
         self.name = text
         if "://" in text:
             url, backend = _parsed(text)
@@ -197,12 +203,26 @@ class Database:
         self._driver: Any = engine.dialect.dbapi
 
     def exists(self) -> bool:
-        """Whether there is something to open (behind a URL: assumed)."""
-        return self._path is None or os.path.isfile(self._path)
+        """Whether there is something to open (behind a URL: assumed).
+
+        Raises:
+            UserError: there was a registry, and now it is away: none is to be started in its place.
+        """
+        if self._path is None or os.path.isfile(self._path):
+            return True
+        if self._found:
+            raise self._disappeared()
+        return False
+
+    def _disappeared(self) -> UserError:
+        return UserError(
+            f"the registry {self.name} has disappeared: bring back its file, disk or database (no "
+            "other is started in its place)"
+        )
 
     def create(self) -> None:
         """Make the empty SQLite file if there is none, readable by its owner alone."""
-        if self._path is None:
+        if self._path is None or self.exists():
             return
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -240,12 +260,11 @@ class Database:
         if META.name not in tables or KEYS.name not in tables:
             if tables and self._path is not None:
                 raise UserError(f"{self.name} is an SQLite file, but not a scalefp registry")
+            if self._found:
+                raise self._disappeared()
             return None
         if self._path is not None:
-            # SQLite notices missing pages, but fills up a last page that was cut with zeros.
-            page_size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
-            if os.path.getsize(self._path) % page_size:
-                raise UserError(f"the registry {self.name} is damaged: its end is missing")
+            self._check_file(connection, self._path)
         versions = connection.scalars(select(META.c.schema_version)).all()
         if versions != [SCHEMA_VERSION]:
             raise UserError(
@@ -257,7 +276,23 @@ class Database:
             raise UserError(f"the registry {self.name} is damaged: its audit log is missing")
         for table in (KEYS, LOG):  # a column that is missing must not wait until it is asked for
             connection.execute(select(table).limit(0))
-        return checked_meta(connection.execute(select(META)).one(), self.name)
+        meta = checked_meta(connection.execute(select(META)).one(), self.name)
+        self._found = True
+        return meta
+
+    def _check_file(self, connection: Connection, path: Path) -> None:
+        """Raise UserError for a file that was cut, and warn of one that others may open."""
+        about = os.stat(path)
+        # SQLite notices missing pages, but fills up a last page that was cut with zeros.
+        page_size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        if about.st_size % page_size:
+            raise UserError(f"the registry {self.name} is damaged: its end is missing")
+        if about.st_mode & 0o077 and not self._warned:
+            self._warned = True
+            _log.warning(
+                "the registry %s holds every key and is open to other users (mode %04o): run "
+                "chmod 600 %s", self.name, stat.S_IMODE(about.st_mode), self.name,
+            )  # fmt: skip
 
     @contextmanager
     def opened(self, *, write: bool = False) -> Iterator[tuple[Connection, Meta]]:

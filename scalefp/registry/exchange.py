@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import os
+import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -43,6 +44,19 @@ def _format(path: Path) -> str:
 
 # Writing.
 
+# A spreadsheet takes a cell of CSV that begins so for a formula and runs it, behind an apostrophe
+# it does not. Names that begin with apostrophes and one of these get one more, so that reading
+# takes off what writing put on.
+_FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def _as_was(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
 
 def _written(rows: Iterable[Sequence[Any]], suffix: str) -> Iterator[str]:
     if suffix == ".jsonl":
@@ -52,7 +66,7 @@ def _written(rows: Iterable[Sequence[Any]], suffix: str) -> Iterator[str]:
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
     for row in (FIELDS, *rows):
-        writer.writerow(row)
+        writer.writerow(map(_harmless, row))
         yield line.getvalue()
         line.seek(0)
         line.truncate()
@@ -103,7 +117,7 @@ def _json_row(line: str) -> list[Any]:
 
 def _csv_row(line: str) -> list[Any]:
     try:
-        row: list[Any] = next(csv.reader([line], strict=True))
+        row: list[Any] = [_as_was(cell) for cell in next(csv.reader([line], strict=True))]
     except (csv.Error, ValueError):
         raise UserError("this is not a line of CSV") from None
     if len(row) != len(FIELDS):

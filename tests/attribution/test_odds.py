@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalefp.attribution.odds import in_words
+from scalefp.attribution.odds import in_words, why_never
+from scalefp.attribution.tails import matches_needed
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,22 @@ def test_words_never_claim_more_than_the_p_value(p: float) -> None:
     factor, power = stated.groups()
     claimed = float((factor or "1").replace(",", "")) * 10.0 ** int(power or 0)
     assert 0.5 - 1e-8 <= claimed * p <= 1 + 1e-8  # rounded down to one digit
+
+
+@pytest.mark.parametrize(
+    ("n_bits", "issued", "fpr", "never"),
+    [
+        (8, 1, 1e-6, True),
+        (16, 1, 1e-6, True),
+        (20, 1, 1e-6, False),  # 2^-20 is 9.5e-7
+        (20, 2, 1e-6, True),  # too many keys for their length
+        (128, 10**9, 1e-6, False),
+        (16, 1, 1e-4, False),
+    ],
+)
+def test_what_can_never_be_named_is_said(n_bits, issued, fpr, never):
+    sentence = why_never(n_bits, issued, fpr)
+    assert (sentence is not None) == never
+    if never:
+        assert f"of {n_bits} bits issued" in sentence and f"{issued * 2.0**-n_bits:.2g}" in sentence
+    assert (matches_needed(n_bits, issued, fpr) is None) == never

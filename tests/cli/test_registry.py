@@ -177,6 +177,30 @@ def test_mistakes_with_the_master_secret(run: Run, release: Path, master: Path) 
     assert_mistake(run(*issue("b", "--master", master)), "holds 9 bytes", "/dev/urandom")
 
 
+def test_keys_too_short_for_any_verdict_are_said_at_issue(
+    run: Run, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--registry", "keys.db", "--model", release]
+    assert run("registry", "issue", "a", *where).err == ""
+    monkeypatch.setattr("scalefp.attribution.evidence.DEFAULT_FPR", 1e-39)  # as 2^-128 is not
+    result = run("registry", "issue", "b", *where)
+    assert result.code == 0 and len(result.out) == 33
+    assert result.err.startswith(
+        "scalefp: nobody can ever be named at an fpr of 1e-39: with 2 keys"
+    )
+
+
+def test_keys_too_short_for_the_fpr_are_said_at_attribution(
+    run: Run, registry: Path, release: Path, images: list[Path]
+) -> None:
+    arguments = ["attribute", "--model", release, "--registry", registry, images[0]]
+    result = run(*arguments, "--fpr", "1e-38")
+    assert result.code == 1 and "nobody can ever be named" not in result.err
+    result = run(*arguments, "--fpr", "1e-39")
+    assert result.code == 1 and result.out.endswith(": nobody\n")
+    assert "nobody can ever be named at an fpr of 1e-39: with 2 keys of 128 bits" in result.err
+
+
 # Changing and finding.
 
 

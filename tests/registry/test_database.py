@@ -100,6 +100,65 @@ def test_the_file_is_for_its_owner_alone(registry, path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_whatever_sqlite_writes_beside_it_is_for_the_owner_alone(registry, path):
+    before = os.umask(0)
+    try:
+        registry.issue("b", MODEL)
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("UPDATE scalefp_keys SET holder = 'x' WHERE id = 1")
+            modes = {stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
+            assert len(list(path.parent.iterdir())) == 2 and modes == {0o600}
+            writer.execute("ROLLBACK")
+            writer.execute("PRAGMA journal_mode = wal")
+            writer.execute("UPDATE scalefp_keys SET holder = 'x' WHERE id = 2")
+            modes = {stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
+            assert len(list(path.parent.iterdir())) == 3 and modes == {0o600}
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o602])
+def test_a_registry_that_others_may_open_is_said_once(registry, path, caplog, mode):
+    registry.list()
+    assert not caplog.messages
+    path.chmod(mode)
+    for _ in range(2):
+        registry.list()
+        registry.issue_many([], MODEL)
+    assert caplog.messages == [
+        f"the registry {path} holds every key and is open to other users (mode {mode:04o}): run "
+        f"chmod 600 {path}"
+    ]
+
+
+@pytest.mark.parametrize("how", ["gone", "folder gone", "emptied"])
+def test_a_registry_that_disappears_is_never_an_empty_one(tmp_path, how):
+    path = tmp_path / "disk" / "keys.db"
+    path.parent.mkdir()
+    Registry(path).issue("a", MODEL)
+    running = Registry(path)
+    assert len(running) == 1
+    if how == "folder gone":
+        path.parent.rename(tmp_path / "away")
+    else:
+        path.rename(tmp_path / "away.db")
+    if how == "emptied":
+        path.touch()
+    for use in (
+        lambda: running.model_digest, lambda: running.n_bits, running.head, running.snapshot,
+        lambda: running.issue("b", MODEL), lambda: running.search(""),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match="keys.db has disappeared: bring back"):
+            use()
+    assert how == "emptied" or not path.exists()
+    if how == "folder gone":
+        (tmp_path / "away").rename(path.parent)
+    else:
+        (tmp_path / "away.db").rename(path)
+    assert running.issue("b", MODEL) and len(running) == 2
+
+
 @pytest.mark.parametrize("name", ["we?ird#na%20me.db", "caf\u00e9 keys.db", "file:x.db"])
 def test_any_file_name_is_taken_literally(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

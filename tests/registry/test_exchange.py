@@ -86,6 +86,21 @@ def test_all_that_happened_comes_back(busy, place, tmp_path, suffix):
     assert again.read_text().startswith(out.read_text())
 
 
+FORMULAS = ["=1+1", "'=1+1", "''@x", "+1", "-1", "@sum(a)", "\uff1d1", "'", "'a", "a=1", '="x",y']
+
+
+def test_a_spreadsheet_finds_no_formula_and_every_name_comes_back(tmp_path):
+    registry, imported = Registry(tmp_path / "keys.db"), Registry(tmp_path / "imported.db")
+    registry.issue_many(FORMULAS, MODEL)
+    export_registry(registry, tmp_path / "keys.csv")
+    with open(tmp_path / "keys.csv", newline="", encoding="utf-8") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r", "\uff1d")) for cell in cells)
+    assert "'=1+1" in cells and "a=1" in cells and "'a" in cells
+    import_registry(imported, tmp_path / "keys.csv")
+    assert imported.list() == registry.list()
+
+
 @suffixes
 @pytest.mark.parametrize("n_bits", [8, 13, 512])
 def test_keys_of_any_length_come_back(tmp_path, suffix, n_bits):

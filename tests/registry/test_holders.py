@@ -1,11 +1,14 @@
 """Holders: names as they are stored, files of names, and many names in little memory."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registries import MODEL
 from scalefp.errors import UserError
+from scalefp.registry.exchange import import_registry
 from scalefp.registry.holders import Holders, clean_holder, read_holders
 from scalefp.registry.registry import Registry
 
@@ -68,6 +71,16 @@ def test_bad_files_are_refused_by_line(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_holders(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_holders, lambda path: import_registry(Registry(tmp_path / "keys.db"), path)):
+        name = tmp_path / ("pipe" if read is read_holders else "pipe.csv")
+        if not name.exists():
+            os.mkfifo(name)
+        with pytest.raises(UserError, match="it is a named pipe, not a file"):
+            read(name)
 
 
 def test_unreadable_files_are_refused(tmp_path):
