@@ -1,7 +1,8 @@
 """The Hydra tree composes to checked dataclasses; mistakes fail before anything is built."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
+from typing import get_args
 
 import hydra
 import pytest
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import scalefp.cli.jobs  # noqa: F401  registers the schema
+from scalefp.artificial.config import MarkTrainConfig
 from scalefp.config import RESOLUTIONS, ModelConfig, TrainConfig, conf_dir, flat_options
 from scalefp.errors import UserError
 from scalefp.perturb import check_names
@@ -198,6 +200,39 @@ def test_a_model_config_checks_itself():
     ModelConfig().check()
     with pytest.raises(UserError, match="resolution"):
         ModelConfig(resolution=100).check()
+
+
+# The schema.
+
+
+def options_of(config, prefix=""):
+    """Dotted name, field and value of every option."""
+    for option in fields(config):
+        value = getattr(config, option.name)
+        if is_dataclass(value):
+            yield from options_of(value, f"{prefix}{option.name}.")
+        else:
+            yield f"{prefix}{option.name}", option, value
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, MarkTrainConfig])
+def test_every_number_has_a_range_and_refuses_what_is_none(kind):
+    for name, option, value in options_of(kind()):
+        kinds = get_args(option.type) or (option.type,)
+        if not {int, float} & set(kinds) or isinstance(value, bool | dict):
+            continue
+        assert {"range", "allowed"} & option.metadata.keys(), name
+        for wrong in (math.nan, math.inf, -math.inf, 10**400, -1.5, "text", [1], True):
+            config = kind()
+            change_options(config, {name: wrong})
+            with pytest.raises(UserError, match=name.replace(".", r"\.")):
+                config.check()
+
+
+def test_a_type_is_checked_where_no_range_is():
+    config = with_option("fingerprint", "yes")
+    with pytest.raises(UserError, match="fingerprint must be of type bool, not 'yes'"):
+        config.check()
 
 
 # Flat options.

@@ -33,7 +33,8 @@ from scalefp.evaluation.features import choose_extractor, extract
 from scalefp.experiment import Experiment, markdown_table, new_figure
 from scalefp.metrics import kid
 from scalefp.networks import layers
-from scalefp.training.distributed import World, pick_precision
+from scalefp.training.distributed import World
+from scalefp.training.precision import pick_precision
 from scalefp.training.state import TrainingState
 from scalefp.training.step import step
 

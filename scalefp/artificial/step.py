@@ -13,10 +13,11 @@ from scalefp.artificial.config import MarkTrainConfig
 from scalefp.artificial.encoder import mark
 from scalefp.artificial.state import MarkState
 from scalefp.data.dataset import ImageSet
-from scalefp.training.distributed import World, computing_in
+from scalefp.training.distributed import World
 from scalefp.training.feed import real_images
 from scalefp.training.losses import total
 from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
+from scalefp.training.precision import computing_in
 from scalefp.training.schedule import learning_rate, step_generator
 from scalefp.training.state import ema_update, set_learning_rate
 

@@ -17,7 +17,8 @@ from scalefp.config import ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float
 from scalefp.training import losses
-from scalefp.training.distributed import World, pick_precision
+from scalefp.training.distributed import World
+from scalefp.training.precision import pick_precision
 from scalefp.training.state import TrainingState
 from scalefp.training.step import step
 

@@ -22,7 +22,7 @@ from scalefp.bench.rows import Row
 from scalefp.config import RunConfig
 from scalefp.experiment import hardware
 from scalefp.loading import load_model
-from scalefp.training.distributed import pick_precision
+from scalefp.training.precision import pick_precision
 
 Measurement = Callable[[str, int, Path], list[Row]]
 

@@ -67,14 +67,23 @@ def applications() -> dict[str, Application]:
     """What Hydra composes the options of, by command."""
     from scalefp.cli import jobs
     from scalefp.cli.launch import Application
+    from scalefp.evaluation.options import EvaluateOptions
 
     how = ("checkpoint", "out", "show", "threads")
     return {
-        "train": Application("scalefp train", "train", jobs.train_job, ("name",)),
-        "artificial train": Application(
-            "scalefp artificial train", "artificial", jobs.marker_job, ("name",)
+        "train": Application(
+            "scalefp train", "train", jobs.train_job, ("name",), jobs.check_training
         ),
-        "evaluate": Application("scalefp evaluate", "evaluate", jobs.evaluate_job, how),
+        "artificial train": Application(
+            "scalefp artificial train",
+            "artificial",
+            jobs.marker_job,
+            ("name",),
+            jobs.check_training,
+        ),
+        "evaluate": Application(
+            "scalefp evaluate", "evaluate", jobs.evaluate_job, how, EvaluateOptions.check
+        ),
     }
 
 

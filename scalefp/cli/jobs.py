@@ -38,6 +38,13 @@ def job_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def check_training(config: Any) -> None:
+    """Raise UserError for options of a training that cannot work, the images included."""
+    from scalefp.training.loop import check
+
+    check(config)
+
+
 def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig) -> float:
     """Train and print the path of the release, and on standard error what it is good for.
 

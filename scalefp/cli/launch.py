@@ -46,6 +46,7 @@ class Application:
     config_name: str  # conf/NAME.yaml
     job: Callable[[DictConfig], float]
     unnamed: Sequence[str]  # options that name no job of a sweep
+    check: Callable[[Any], None]  # raises UserError for options that cannot work
 
 
 class Job:
@@ -138,7 +139,7 @@ def run_once(app: Application, hydra: Hydra, overrides: list[str]) -> int:
             return run_sweep(app, hydra, overrides)
         options = task_options(config)
         callbacks = Callbacks(config)
-    options.check()  # before Hydra writes anything
+    app.check(options)  # before Hydra writes anything
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     callbacks.on_run_start(config=config, config_name=app.config_name)
     with explained(app.prog):

@@ -38,7 +38,11 @@ def resolve_source(source: str | Path) -> Path:
     """A bundled name (it wins over a file of that name: write ``./emoji64`` for that) or a path."""
     if source in BUNDLED:
         return bundled_data(str(source))
+    if not str(source).strip():
+        raise UserError("no data is named: give a folder, a zip or a bundled name, such as emoji64")
     path = Path(source)
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise UserError(f"data {path} is a device or a pipe: give a folder or a zip")
     if not path.exists():
         raise UserError(
             f"data {path} does not exist: give a folder, a zip or a bundled name "

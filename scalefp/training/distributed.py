@@ -1,4 +1,4 @@
-"""Where a training computes: device, precision, and the processes that share the work.
+"""Where a training computes: its device, and the processes that share the work.
 
 Data-parallel training uses plain ``torch.distributed`` (gloo on CPU, nccl on CUDA).
 
@@ -6,8 +6,7 @@ Started by ``torchrun``; a single process needs nothing of this and every call i
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,25 +29,6 @@ def pick_device(run: ComputeConfig) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def pick_precision(run: ComputeConfig, device: torch.device) -> torch.dtype:
-    """bfloat16 where `run.precision` or the hardware asks for it, else float32."""
-    if run.precision == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
-    return torch.bfloat16 if run.precision == "bf16" else torch.float32
-
-
-def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
-    """Within this, networks compute in that precision; their weights stay float32."""
-    if precision == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, precision)
-
-
-Computing = Callable[[], AbstractContextManager[object]]  # computing_in, for one training
 
 
 @dataclass(frozen=True)

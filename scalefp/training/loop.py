@@ -16,11 +16,19 @@ from tqdm import tqdm
 from scalefp import perturb
 from scalefp.config import flat_options
 from scalefp.data.dataset import ImageSet
+from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.release.container import kind_of, load_tensors
-from scalefp.training.distributed import World, join, pick_device, pick_precision, world_size
+from scalefp.training.distributed import World, is_main, join, pick_device, world_size
 from scalefp.training.log import TrainingLog, check_finite
-from scalefp.training.run import caught_signals, make_run_folder, stop
+from scalefp.training.precision import pick_precision, precision_name
+from scalefp.training.run import (
+    caught_signals,
+    locked,
+    make_run_folder,
+    named_memory_errors,
+    stop,
+)
 from scalefp.training.state import State, restore_training, save_training
 
 STATE, RELEASE = "state.pt", "release.safetensors"  # in the run folder
@@ -101,6 +109,25 @@ def restore(training: Training, run_dir: Path) -> None:
         restore_training(Path(start_from), training.state, options, binding="model.")
 
 
+def check(config: Any) -> None:
+    """Raise UserError for all that can be known to be wrong before anything is written."""
+    config.check(world_size())
+    perturb.check_names(config.perturb)
+    pick_device(config.run)
+    with Source(resolve_source(config.data.source)):
+        pass
+
+
+def settle_precision(training: Training) -> torch.dtype:
+    """The precision of all processes, which the training keeps when it is resumed."""
+    progress, world = training.state.progress, training.world
+    picked = pick_precision(training.config.run, world.device, progress.precision)
+    (half,) = world.any([picked == torch.bfloat16])
+    precision = torch.bfloat16 if half else torch.float32
+    progress.precision = precision_name(precision)
+    return precision
+
+
 def run(
     kind: Callable[[C, ImageSet, World], Training], config: C, run_dir: str | Path
 ) -> dict[str, float]:
@@ -117,15 +144,18 @@ def run(
         The last logged figures: ``evidence``, ``bit_accuracy``, ``psnr``, the loss terms, ...
 
     Raises:
-        UserError: options, data or run folder that do not work, or a loss that is not finite.
+        UserError: options, data or run folder that do not work, another training in the folder, too
+            little memory, or a loss that is not finite.
         SystemExit: stopped by SIGINT or SIGTERM, after saving (code 130 or 143).
     """
     options: Any = config
-    options.check(world_size())
-    perturb.check_names(options.perturb)
-    device = pick_device(options.run)
+    check(options)
     run_dir = make_run_folder(run_dir)
-    with closing(join(device)) as world:
+    with (
+        locked(run_dir, here=is_main()),
+        closing(join(pick_device(options.run))) as world,
+        named_memory_errors(options),
+    ):
         data = ImageSet(
             options.data.source,
             options.model.resolution,
@@ -138,7 +168,7 @@ def run(
         if world.is_main and seen and released_images(run_dir / RELEASE) != seen:
             # Killed between writing the state and the release, or the release was removed.
             release(training, run_dir)
-        return loop(training, run_dir, pick_precision(options.run, world.device))
+        return loop(training, run_dir, settle_precision(training))
 
 
 def loop(training: Training, run_dir: Path, precision: torch.dtype) -> dict[str, float]:

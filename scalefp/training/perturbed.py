@@ -10,7 +10,7 @@ from torch import Tensor
 from scalefp import perturb
 from scalefp.attribution.tails import log_binomial_tail
 from scalefp.networks.decoder import Decoder
-from scalefp.training.distributed import Computing
+from scalefp.training.precision import Computing
 
 FRAME_ERROR = 0.015  # of the frames at which training reads, in half images: half a decoder pixel
 

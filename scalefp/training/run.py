@@ -1,15 +1,23 @@
 """A training as a program: its run folder, and how signals stop it."""
 
+import fcntl
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import torch
 
 from scalefp.errors import UserError
 
+# Options of a model that decide how much memory its training takes.
+WIDTHS = (
+    "resolution", "channel_base", "channel_max", "embedding_width", "latent_dim", "encoder_width",
+    "decoder_base", "decoder_max",
+)  # fmt: skip
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -25,6 +33,57 @@ def make_run_folder(path: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"Cannot write to run folder {run_dir}: {error.strerror}.") from error
     return run_dir
+
+
+@contextmanager
+def locked(run_dir: Path, *, here: bool = True) -> Iterator[None]:
+    """Keep other trainings out of a run folder; the lock is gone with the process, however it ends.
+
+    Args:
+        here: False in a process whose files another one writes.
+
+    Raises:
+        UserError: another training is at work in it.
+    """
+    if not here:
+        yield
+        return
+    with (run_dir / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another training is at work in {run_dir}: wait for its end, or choose another "
+                "name="
+            ) from error
+        yield
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error is one of those that say so: Python's, CUDA's, and torch's on a CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+@contextmanager
+def named_memory_errors(config: Any) -> Iterator[None]:
+    """Within this, too little memory is a :class:`UserError` that names what takes it.
+
+    Args:
+        config: options of the training.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not memory_ran_out(error):
+            raise
+        sizes = {f"model.{name}": getattr(config.model, name, None) for name in WIDTHS}
+        takes = {"optimizer.batch": config.optimizer.batch, **sizes}
+        named = ", ".join(f"{name}={value}" for name, value in takes.items() if value is not None)
+        raise UserError(
+            f"there is too little memory for {named}: lower some of them, or raise run.accumulate"
+        ) from error
 
 
 @contextmanager

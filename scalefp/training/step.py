@@ -14,9 +14,10 @@ from torch import Tensor
 from scalefp.config import TrainConfig
 from scalefp.data.dataset import ImageSet
 from scalefp.training import losses
-from scalefp.training.distributed import Computing, World, computing_in
+from scalefp.training.distributed import World
 from scalefp.training.feed import real_images
 from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
+from scalefp.training.precision import Computing, computing_in
 from scalefp.training.schedule import learning_rate, step_generator
 from scalefp.training.state import TrainingState, ema_update, set_learning_rate
 

@@ -32,6 +32,39 @@ def test_train_writes_a_release_that_loads(run: Run, images: list[Path]) -> None
     assert "seed=3" in config
 
 
+IMPOSSIBLE = {
+    "optimizer.learning_rate": ("-1", "nan", "inf"),
+    "optimizer.beta1": ("1", "-0.1"),
+    "optimizer.ema_images": ("nan",),
+    "schedule.total_images": (str(10**30),),
+    "run.threads": (str(10**6),),
+    "seed": (str(2**65),),
+    "data.source": ("", "/dev/zero", "no-such-folder"),
+    "perturb": ("{sepia: 0.5}", "{jpeg: nan}"),
+}
+OF_GENERATORS = {
+    "schedule.hide_psnr": ("nan", "0"),
+    "model.channel_max": (str(10**9),),
+    "model.mapping_layers": (str(10**5),),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "impossible"),
+    [(["train"], IMPOSSIBLE | OF_GENERATORS), (["artificial", "train"], IMPOSSIBLE)],
+    ids=["generator", "marker"],
+)
+def test_options_that_cannot_work_leave_nothing_behind(
+    run: Run, command: list[str], impossible: dict[str, tuple[str, ...]]
+) -> None:
+    for name, values in impossible.items():
+        for value in values:
+            result = run(*command, f"+{name}={value}" if name == "perturb" else f"{name}={value}")
+            assert_mistake(result)
+            assert name.rpartition(".")[2] in result.err or name in ("data.source", "perturb")
+            assert list(Path().iterdir()) == [], (name, value)
+
+
 def sweep_names(root: str) -> set[str]:
     return {path.parent.name for path in Path(root).glob("*/release.safetensors")}
 

@@ -120,6 +120,8 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "does not exist" in refusal(tmp_path / "none")
+    assert "no data is named" in refusal("")
+    assert "is a device or a pipe" in refusal("/dev/zero")
     (tmp_path / "empty").mkdir()
     assert "is empty" in refusal(tmp_path / "empty")
     text = write_folder(tmp_path, {"text.zip": b"not a zip", "bad/a.png": b"x", "bad/b.png": b"y"})

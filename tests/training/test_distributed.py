@@ -13,7 +13,7 @@ from torch import nn
 import scalefp
 from scalefp.config import RunConfig
 from scalefp.errors import UserError
-from scalefp.training.distributed import World, join, pick_device, pick_precision
+from scalefp.training.distributed import World, join, pick_device
 
 CPU = torch.device("cpu")
 
@@ -94,7 +94,7 @@ def test_two_processes_average_gradients_figures_and_flags(tmp_path):
     assert {path.name for path in tmp_path.glob("agrees-*")} == {"agrees-0", "agrees-1"}
 
 
-# Device and precision.
+# Device.
 
 
 @pytest.mark.parametrize(
@@ -110,18 +110,3 @@ def test_cuda_where_there_is_none_is_a_user_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="cuda"):
         pick_device(RunConfig(device="cuda"))
-
-
-@pytest.mark.parametrize(
-    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
-)
-def test_a_named_precision_is_taken_as_it_is(precision, dtype):
-    assert pick_precision(RunConfig(precision=precision), CPU) == dtype
-
-
-@pytest.mark.parametrize(("gains", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_automatic_precision_is_bf16_only_where_the_hardware_gains(monkeypatch, gains, dtype):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: gains)
-    assert pick_precision(RunConfig(), CPU) == dtype
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: gains)
-    assert pick_precision(RunConfig(), torch.device("cuda")) == dtype

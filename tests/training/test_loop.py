@@ -354,6 +354,17 @@ def test_a_damaged_state_is_refused(pictures, straight, tmp_path, damage):
         train(options(pictures), tmp_path)
 
 
+def test_a_resumed_training_keeps_the_precision_it_began_with(pictures, tmp_path, monkeypatch):
+    from scalefp.training import precision
+
+    monkeypatch.setattr(precision, "measured_precision", lambda kind: torch.bfloat16)
+    train(options(pictures, steps=1, run__precision="auto"), tmp_path)
+    assert load_state(tmp_path / "state.pt")["progress"]["precision"] == "bf16"
+    monkeypatch.setattr(precision, "measured_precision", lambda kind: torch.float32)
+    train(options(pictures, steps=2, run__precision="auto"), tmp_path)
+    assert load_state(tmp_path / "state.pt")["progress"]["precision"] == "bf16"
+
+
 def test_how_it_runs_may_change_on_resume(pictures, tmp_path):
     train(options(pictures, steps=1, run__log_steps=1), tmp_path)
     train(options(pictures, steps=2, run__log_steps=7, run__grid_images=16), tmp_path)

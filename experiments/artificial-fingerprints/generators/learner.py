@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scalefp.config import RunConfig
 from scalefp.data.dataset import ImageSet, sample_indices
 from scalefp.data.images import to_float
-from scalefp.training.distributed import pick_precision
+from scalefp.training.precision import pick_precision
 
 CPU = torch.device("cpu")
 

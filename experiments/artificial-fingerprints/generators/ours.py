@@ -16,7 +16,8 @@ from scalefp.config import (
     TrainConfig,
 )
 from scalefp.data.dataset import ImageSet
-from scalefp.training.distributed import World, pick_precision
+from scalefp.training.distributed import World
+from scalefp.training.precision import pick_precision
 from scalefp.training.schedule import Progress
 from scalefp.training.state import TrainingState
 from scalefp.training.step import step
