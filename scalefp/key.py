@@ -156,3 +156,12 @@ class Key:
     def __repr__(self) -> str:
         """A digest in place of the key, so that logs and tracebacks never hold the secret."""
         return f"Key({self.n_bits} bits, sha256:{hashlib.sha256(self.bytes).hexdigest()[:8]})"
+
+
+def check_fits(key: Key, n_bits: int) -> None:
+    """Raise UserError unless a key has the length that a release takes."""
+    if key.n_bits != n_bits:
+        raise UserError(
+            f"the key has {key.n_bits} bits, and this release takes {n_bits}: "
+            "use a key that was issued for it"
+        )

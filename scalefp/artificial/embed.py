@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scalefp.artificial.marker import BATCH, Marker
-from scalefp.artificial.marks import record_path, refuse_marked, spread, write_record
+from scalefp.artificial.marks import evenly, record_path, refuse_marked, write_record
 from scalefp.artificial.survey import check_out, png_name, survey
 from scalefp.data.dataset import for_each, report_skipped
 from scalefp.data.images import read_image, save_png, to_float, to_pil, to_tensor
@@ -28,7 +28,7 @@ from scalefp.data.source import Source, resolve_source
 from scalefp.data.unfinished import Unfinished
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
-from scalefp.key import Key, hkdf_extract
+from scalefp.key import Key, check_fits, hkdf_extract
 from scalefp.metrics import bit_accuracy
 
 READ_AGAIN = 64  # written files that are read again
@@ -205,8 +205,8 @@ def embed(
     path, out = resolve_source(data), Path(out)
     if out.name in ("", ".."):
         out = out.resolve()
-    if key is not None and key.n_bits != marker.config.n_bits:
-        raise UserError(f"this marker embeds {marker.config.n_bits} bits, not {key.n_bits}")
+    if key is not None:
+        check_fits(key, marker.config.n_bits)
     marker.check_psnr(psnr)
     check_place(out, path)
     strength = marker.config.psnr if psnr is None else psnr
@@ -241,7 +241,7 @@ def embed(
         if not kept:
             unfinished.discard()
         skipped = report_skipped(entries, reasons)
-        again = spread(kept, READ_AGAIN)
+        again = evenly(kept, READ_AGAIN)
         report = {
             "written": len(kept),
             "reused": len(usable) - len(missing),

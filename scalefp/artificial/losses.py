@@ -53,7 +53,8 @@ def visibility(residual: Tensor, images: Tensor) -> Tensor:
     hidden = 1 + (square - mean.square()).clamp_min(0).add(1e-8).sqrt() / CONTRAST
     power = 3 * seen[:, :1].square() + seen[:, 1:].square().sum(dim=1, keepdim=True)
     visible = (power / hidden.square()).mean(dim=(1, 2, 3))
-    return (visible / residual.square().sum(dim=1).mean(dim=(1, 2)).clamp_min(1e-8)).mean()
+    share: Tensor = visible / residual.square().sum(dim=1).mean(dim=(1, 2)).clamp_min(1e-8)
+    return share.mean()
 
 
 def terms(

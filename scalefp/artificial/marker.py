@@ -14,7 +14,7 @@ from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder, mark
 from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
-from scalefp.key import Key
+from scalefp.key import Key, check_fits
 from scalefp.networks.decoder import Decoder
 from scalefp.release.container import save_tensors
 from scalefp.release.header import fill_networks, load_release_header
@@ -101,8 +101,8 @@ class Marker(Reader):
         """Bits [count, n] of the key, or keys, of so many images."""
         bits = torch.as_tensor(key.bits if isinstance(key, Key) else key)
         n_bits = self.config.n_bits
-        if isinstance(key, Key) and key.n_bits != n_bits:
-            raise UserError(f"this marker embeds {n_bits} bits, not {key.n_bits}")
+        if isinstance(key, Key):
+            check_fits(key, n_bits)
         if bits.shape not in ((n_bits,), (count, n_bits)):
             raise UserError(
                 f"the bits must have shape [{n_bits}] or [{count}, {n_bits}], "

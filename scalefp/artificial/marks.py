@@ -119,7 +119,7 @@ def read_record(path: str | Path) -> MarkRecord:
     return MarkRecord(digest, keys)
 
 
-def spread(numbers: Sequence[int], count: int) -> list[int]:
+def evenly(numbers: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of the numbers, evenly spread over them."""
     places = torch.linspace(0, len(numbers) - 1, min(count, len(numbers))).long().tolist()
     return [numbers[place] for place in places]
@@ -138,7 +138,7 @@ def refuse_marked(marker: Marker, entries: Source, usable: Sequence[int]) -> Non
     if record.exists():
         raise UserError(f"{entries.path} is marked already, as {record} says: {mend}")
     images = []
-    for index in spread(usable, SAMPLE):
+    for index in evenly(usable, SAMPLE):
         try:
             images.append(entries.read(index))
         except UserError:  # broken, to be skipped later on

@@ -50,8 +50,8 @@ class Localizer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
         x = self.blocks(self.stem(x)).flatten(1)
-        change = self.output(self.dense(x)).float()
-        return identity_frame(len(images), images.device) + change.unflatten(1, (2, 3))
+        change: Tensor = self.output(self.dense(x)).float().unflatten(1, (2, 3))
+        return identity_frame(len(images), images.device) + change
 
 
 class Decoder(nn.Module):
@@ -109,7 +109,8 @@ class Decoder(nn.Module):
     def locate(self, images: Tensor) -> Tensor:
         """Frames [b, 2, 3] that images [b, 3, R, R] are thought to show; needs a localizer."""
         assert self.localizer is not None
-        return self.localizer(self.low_pass(images))
+        frames: Tensor = self.localizer(self.low_pass(images))
+        return frames
 
     def look(self, images: Tensor, frame: Tensor | None) -> tuple[Tensor, Tensor]:
         """First features [b, C, r/2, r/2], and the carriers' logits [b, n] (0 without carriers)."""
@@ -132,7 +133,8 @@ class Decoder(nn.Module):
     def sketch(self, images: Tensor, frame: Tensor) -> Tensor:
         """Logits [b, n] as far as the carriers tell, at a seventh of the cost of reading."""
         if self.content is None:
-            return self(images, frame)[0]
+            logits: Tensor = self(images, frame)[0]
+            return logits
         return self.look(images, frame)[1]
 
     def forward(self, images: Tensor, frame: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         skip = self.skip(downsample(x))
-        return (self.conv1(downsample(self.conv0(x))) + skip) * math.sqrt(0.5)
+        out: Tensor = (self.conv1(downsample(self.conv0(x))) + skip) * math.sqrt(0.5)
+        return out
 
 
 def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
@@ -67,4 +68,5 @@ class Discriminator(nn.Module):
         for block in self.blocks:
             x = recomputed(block, is_recomputed(2 * x.shape[-1], self.recompute_from), x)
         x = self.conv(torch.cat([minibatch_deviation(part) for part in x.chunk(sets)]))
-        return self.output(self.dense(x.flatten(1))).squeeze(1)
+        logits: Tensor = self.output(self.dense(x.flatten(1))).squeeze(1)
+        return logits

@@ -31,7 +31,8 @@ def inverse(frame: Tensor) -> Tensor:
     (a, b, x), (c, d, y) = (row.unbind(-1) for row in frame.unbind(-2))
     determinant = a * d - b * c
     rows = torch.stack([d, -b, b * y - d * x, -c, a, c * x - a * y], dim=-1)
-    return (rows / determinant[..., None]).unflatten(-1, (2, 3))
+    undone: Tensor = (rows / determinant[..., None]).unflatten(-1, (2, 3))
+    return undone
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
@@ -51,7 +52,8 @@ def similarity(side: Tensor, angle: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """
     radians = angle * (math.pi / 180)
     c, s = side * radians.cos(), side * radians.sin()
-    return torch.stack([c, -s, x, s, c, y], dim=-1).unflatten(-1, (2, 3))
+    frames: Tensor = torch.stack([c, -s, x, s, c, y], dim=-1).unflatten(-1, (2, 3))
+    return frames
 
 
 def orientations() -> Tensor:

@@ -68,7 +68,8 @@ class KeyEmbedding(nn.Module):
         signs = bits.to(torch.float32) * 2 - 1
         if n_active is not None and n_active < signs.shape[1]:
             signs = torch.cat([signs[:, :n_active], torch.zeros_like(signs[:, n_active:])], dim=1)
-        return self.layers(signs)
+        embedding: Tensor = self.layers(signs)
+        return embedding
 
     @torch.no_grad()
     def ignore_keys_(self) -> None:
@@ -140,7 +141,7 @@ class Generator(nn.Module):
         """Images [b, 3, R, R] of latents [b, dz] under key embeddings [b, e]."""
         x = self.input(normalize_2nd_moment(z)).unflatten(1, (-1, 4, 4))
         x = x.contiguous(memory_format=torch.channels_last)
-        rgb = None
+        rgb: Tensor | None = None
         for resolution, block in zip(block_resolutions(self.config), self.blocks, strict=True):
             again = is_recomputed(resolution, self.recompute_from)
             x, rgb = recomputed(block, again, x, rgb, embedding)

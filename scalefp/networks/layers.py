@@ -118,7 +118,8 @@ def modulated_conv2d_reference(
     """Modulated convolution as the paper writes it: one set of weights for each sample.
 
     w' = s_i * w (eq. 1), w'' = w' / sqrt(sum w'^2 + eps) (eq. 3). This is the specification;
-    :func:`modulated_conv2d` is what trains, :func:`fold_modulation` what an instance is made with.
+    :func:`modulated_conv2d` is what trains, and what folds a key in gives the same: layer by layer
+    :func:`fold_modulation`, and all at once, as instances are made, release/folding.py.
 
     Args:
         x: input [b, I, H, W].
@@ -236,7 +237,8 @@ class ModulatedConv2d(nn.Module):
 
     def scales(self, embedding: Tensor) -> Tensor:
         """Scales of the input channels [b, I] for embeddings [b, e]."""
-        return 1 + self.key_change(embedding)
+        scales: Tensor = 1 + self.key_change(embedding)
+        return scales
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x [b, I, H, W], embedding [b, e] -> [b, O, H, W]."""

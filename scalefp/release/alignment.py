@@ -3,7 +3,7 @@
 Read in the right place, the logits of all bits are about equally far from zero; anywhere else they
 scatter about zero like noise. How even they are tells the two apart, whatever their scale. Trying
 does no harm to the evidence: no key is looked at, and an innocent key agrees with *any* reading by
-pure chance (see attribution.py), the best of many included.
+pure chance (see scalefp/attribution/evidence.py), the best of many included.
 """
 
 import math
@@ -132,10 +132,12 @@ def find(decoder: Decoder, image: Tensor, sets: list[Tensor]) -> Tensor:
 def read(decoder: Decoder, images: Tensor) -> Tensor:
     """Logits [b, n] of images [b, 3, R, R], each read where it came from.
 
-    Images that read evenly as they are cost one pass of the decoder; each other one costs some
-    thirty to forty. A decoder without localizer reads all as they are.
+    Images that read evenly as they are cost one pass of the decoder, a batch at a time. Each other
+    one costs as much as about seventy of them, which are passes of small batches over many places:
+    a quarter of a second on one core with the bundled releases. A decoder without localizer reads
+    all as they are.
     """
-    logits = decoder(images)[0]
+    logits: Tensor = decoder(images)[0]
     if decoder.localizer is None:
         return logits
     for i in torch.nonzero(above_noise(logits) < SURE).flatten().tolist():

@@ -72,7 +72,8 @@ def _onnx(network: nn.Module, ports: Ports) -> bytes:
         log.setLevel(level)
     assert program is not None
     program.model.metadata_props[METADATA] = ports.text
-    return program.model_proto.SerializeToString()
+    content: bytes = program.model_proto.SerializeToString()
+    return content
 
 
 def _pt2(network: nn.Module, ports: Ports) -> bytes:

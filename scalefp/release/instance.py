@@ -18,7 +18,7 @@ from tqdm import tqdm
 from scalefp.config import RESOLUTIONS, WIDEST, check_between, check_one_of
 from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
-from scalefp.key import Key
+from scalefp.key import Key, check_fits
 from scalefp.networks.generator import Generator, block_resolutions, channels_at, map_resolutions
 from scalefp.networks.layers import (
     ACTIVATION_SLOPE,
@@ -239,15 +239,6 @@ def modulated_layers(generator: Generator) -> dict[str, ModulatedConv2d]:
     }
 
 
-def check_length(generator: Generator, key: Key) -> None:
-    """Raise :class:`UserError` unless the key's length is the generator's."""
-    if key.n_bits != generator.config.n_bits:
-        raise UserError(
-            f"The key has {key.n_bits} bits but this model takes {generator.config.n_bits}; "
-            "use a key issued for this model."
-        )
-
-
 @torch.no_grad()
 def instantiate(generator: Generator, key: Key) -> Instance:
     """Fold ``key`` into the weights of ``generator``.
@@ -258,7 +249,7 @@ def instantiate(generator: Generator, key: Key) -> Instance:
     Raises:
         UserError: the key's length is not the generator's.
     """
-    check_length(generator, key)
+    check_fits(key, generator.config.n_bits)
     bits = torch.from_numpy(key.bits)[None].to(generator.input.weight.device)
     embedding = generator.embedding(bits)  # [1, e]
     weight, bias = generator.input.folded()

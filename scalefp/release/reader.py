@@ -80,8 +80,8 @@ class Reader:
     ) -> Reading:
         """Read the fingerprint of images.
 
-        What does not read clearly is tried as a crop, turned or mirrored (see alignment.py), which
-        takes the time of about a hundred images.
+        What does not read clearly is tried as a crop, turned or mirrored, which costs as much as
+        about seventy images that do (see alignment.py).
 
         Args:
             images: one image or any number of them: paths and PIL images of any size and mode,

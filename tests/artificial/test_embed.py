@@ -265,7 +265,7 @@ def test_a_disk_that_fails_leaves_no_set(pen, photos, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(key=Key.random(128)), "embeds 32 bits, not 128"),
+        (dict(key=Key.random(128)), "128 bits, and this release takes 32"),
         (dict(psnr=3.0), "15 to 55 dB"),
         (dict(out="photos/in"), "inside the data"),
         (dict(out="missing/out"), "does not exist"),

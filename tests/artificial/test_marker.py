@@ -152,7 +152,7 @@ def test_what_cannot_be_marked_is_refused(marker, images, n_bits, says):
 
 
 def test_a_key_is_bits_of_the_markers_length(marker):
-    with pytest.raises(UserError, match="embeds 128 bits, not 32"):
+    with pytest.raises(UserError, match="32 bits, and this release takes 128"):
         marker.mark(GREY, Key.from_hex("c0ffee11"))
     with pytest.raises(UserError, match="0 and 1"):
         marker.mark(GREY, 2 * torch.ones(128))

@@ -11,10 +11,10 @@ from scalefp.artificial.embed import embed
 from scalefp.artificial.marks import (
     EVEN,
     SHARE,
+    evenly,
     read_record,
     record_path,
     refuse_marked,
-    spread,
     write_record,
 )
 from scalefp.data.source import Source
@@ -78,9 +78,9 @@ def test_a_damaged_record_is_refused_in_a_sentence_without_keys(tmp_path, text):
 
 
 def test_the_sample_is_spread_over_all(tmp_path):
-    assert spread(range(5, 8), 64) == [5, 6, 7]
-    assert spread(range(1000), 3) == [0, 499, 999]
-    assert spread([4], 64) == [4]
+    assert evenly(range(5, 8), 64) == [5, 6, 7]
+    assert evenly(range(1000), 3) == [0, 499, 999]
+    assert evenly([4], 64) == [4]
 
 
 @pytest.mark.parametrize("key", [KEY, None], ids=["one key", "a key for each"])
