@@ -29,7 +29,8 @@ def add_hydra_commands(to: Any) -> None:
     evaluate = add_command(
         to, "evaluate", run_evaluate, "measure a release; results in evaluation/NAME",
         "scalefp evaluate checkpoint=runs/first/release.safetensors measure.keys=50\n"
-        "  scalefp evaluate -m checkpoint=emoji,runs/first/release.safetensors measure=quick",
+        "  scalefp evaluate -m checkpoint=emoji,runs/first/release.safetensors measure=quick\n"
+        "  scalefp evaluate --config-dir experiments/other-method method=spread_spectrum",
     )  # fmt: skip
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     for parser in (train, evaluate):

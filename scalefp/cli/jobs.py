@@ -19,7 +19,6 @@ from scalefp.config import TrainConfig
 from scalefp.evaluation.options import EvaluateOptions, results_folder, results_name, results_root
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.run import evaluate
-from scalefp.loading import load_model
 from scalefp.training.distributed import is_main
 from scalefp.training.ending import ending
 
@@ -83,7 +82,7 @@ def evaluate_job(options: DictConfig) -> float:
     settings.check_words()
     folder = job_folder()
     torch.set_num_threads(settings.threads)
-    results = evaluate(load_model(settings.checkpoint), settings.measure, folder)
+    results = evaluate(settings.open(), settings.measure, folder)
     write_results(results, folder)
     print(json.dumps(results, indent=1) if settings.show == "json" else markdown(results))
     sys.stdout.flush()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from scalefp.errors import UserError
+from scalefp.evaluation.method import OtherMethod, load_method
 from scalefp.evaluation.run import open_inputs
 from scalefp.evaluation.samples import EvaluateConfig
 from scalefp.loading import bundled_names, load_model
+from scalefp.release.model import Model
 
 
 @dataclass
@@ -17,6 +22,8 @@ class EvaluateOptions:
     """Everything ``scalefp evaluate`` knows."""
 
     checkpoint: str = ""  # the release: a bundled name or the path of a release file
+    # Instead of a release another method: `_target_`, the class, and its arguments. See method.py.
+    method: dict[str, Any] = field(default_factory=dict)
     out: str | None = None  # folder of the results; null = evaluation/NAME; of a sweep: OUT/NAME
     show: str = "markdown"  # what goes to standard output: markdown or json
     threads: int = 1  # CPU threads
@@ -25,8 +32,10 @@ class EvaluateOptions:
 
     def check_words(self) -> None:
         """Raise :class:`UserError` for options that cannot work, whatever files they name."""
-        if not self.checkpoint:
+        if not self.checkpoint and not self.method:
             raise UserError("say which release to evaluate: checkpoint=NAME or checkpoint=PATH.")
+        if self.checkpoint and self.method:
+            raise UserError("evaluate one thing: a release (checkpoint=) or another method.")
         if self.show not in ("markdown", "json"):
             raise UserError(f"show must be markdown or json, not {self.show!r}.")
         if self.threads < 1:
@@ -36,15 +45,24 @@ class EvaluateOptions:
         """Raise :class:`UserError` for options that cannot work, the release included."""
         self.check_words()
         open_inputs(self.measure)
-        load_model(self.checkpoint)
+        self.open()
+
+    def open(self) -> Model | OtherMethod:
+        """What is to be measured."""
+        return load_method(self.method) if self.method else load_model(self.checkpoint)
 
 
-def results_name(checkpoint: str) -> str:
+def results_name(checkpoint: str, method: Mapping[str, Any]) -> str:
     """A folder's name for a release, its own: ``emoji``, ``first``, ``sweep/seed=1``.
 
     A run is named by its folder below runs/; any other file by its stem and a digest of where it
-    lies, since files elsewhere may have the same name.
+    lies, since files elsewhere may have the same name; another method by its class and a digest of
+    all its options.
     """
+    if not checkpoint and method:
+        options = json.dumps({str(key): str(value) for key, value in method.items()})
+        target = str(method.get("_target_", "")).rpartition(".")[2]
+        return f"{target}-{hashlib.sha256(options.encode()).hexdigest()[:6]}"
     if checkpoint in bundled_names():
         return checkpoint
     path = Path(checkpoint).absolute()
@@ -57,9 +75,9 @@ def results_name(checkpoint: str) -> str:
     return f"{name}-{hashlib.sha256(bytes(path)).hexdigest()[:6]}"
 
 
-def results_folder(checkpoint: str, out: str | None) -> str:
+def results_folder(checkpoint: str, method: Mapping[str, Any], out: str | None) -> str:
     """The absolute folder of the results."""
-    return str(Path(out or f"evaluation/{results_name(checkpoint)}").absolute())
+    return str(Path(out or f"evaluation/{results_name(checkpoint, method)}").absolute())
 
 
 def results_root(out: str | None) -> str:

@@ -37,6 +37,7 @@ from scalefp.metrics import Statistics, frechet_distance
 from scalefp.release.instance import Instance
 
 if TYPE_CHECKING:
+    from scalefp.evaluation.method import OtherMethod
     from scalefp.release.model import Model
 
 UNTOUCHED, FINE_TUNING = "untouched", "fine-tuning"
@@ -91,7 +92,11 @@ class Tampered:
     """
 
     def __init__(
-        self, model: Model, samples: Samples, extractor: nn.Module | None, config: EvaluateConfig
+        self,
+        model: Model | OtherMethod,
+        samples: Samples,
+        extractor: nn.Module | None,
+        config: EvaluateConfig,
     ) -> None:
         self.model, self.samples, self.extractor, self.config = model, samples, extractor, config
         self.keys = min(config.tamper_keys, config.keys)

@@ -197,7 +197,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     issued = " / ".join(f"{number:,}" for number in config["issued"])
     parts = [
         "# Evaluation",
-        f"Release `{results['model']['digest'][:16]}`, {results['model']['resolution']} px, "
+        f"{results['model'].get('method', 'Release')} `{results['model']['digest'][:16]}`, "
+        f"{results['model']['resolution']} px, "
         f"{results['model']['n_bits']} bits; seed {config['seed']}; {environment['date']}; "
         f"{environment['seconds']:.0f} s on {environment['hardware']}; "
         f"torch {environment['torch']}.",

@@ -22,6 +22,7 @@ from scalefp.metrics import bit_accuracy
 from scalefp.perturb import PERTURBATIONS
 
 if TYPE_CHECKING:
+    from scalefp.evaluation.method import OtherMethod
     from scalefp.release.model import Model
 
 CLEAN = "clean"  # the instance's PNG file as it is
@@ -75,7 +76,7 @@ def points(config: EvaluateConfig) -> list[Point]:
 
 
 def measure_point(
-    model: Model, samples: Samples, point: Point, config: EvaluateConfig
+    model: Model | OtherMethod, samples: Samples, point: Point, config: EvaluateConfig
 ) -> dict[str, Any]:
     """Figures of one point: :func:`reading_figures`, and
 

@@ -19,6 +19,7 @@ from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.evaluation import plots, published
 from scalefp.evaluation.features import INSTALL_HINT, choose_extractor
+from scalefp.evaluation.method import Method, OtherMethod, as_measured
 from scalefp.evaluation.perceptual import Lpips
 from scalefp.evaluation.quality import measure_features, measure_hiding
 from scalefp.evaluation.removal import UNTOUCHED, Tampered, attempts, fine_tuning_wanted, losses_met
@@ -85,7 +86,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
     return Inputs(extractor, lpips, digests)
 
 
-def _settings(model: Model, config: EvaluateConfig, inputs: Inputs) -> dict[str, Any]:
+def _settings(model: Model | OtherMethod, config: EvaluateConfig, inputs: Inputs) -> dict[str, Any]:
     from scalefp import __version__
 
     numbers = {name: x for name, x in asdict(config).items() if name not in NOT_SETTINGS}
@@ -97,9 +98,11 @@ def _settings(model: Model, config: EvaluateConfig, inputs: Inputs) -> dict[str,
     }
 
 
-def _left_out(config: EvaluateConfig, inputs: Inputs) -> list[str]:
+def _left_out(config: EvaluateConfig, inputs: Inputs, *, has_weights: bool) -> list[str]:
     """A sentence for everything that needs what is not there."""
     sentences = []
+    if not has_weights:
+        sentences.append("Left out: changes of weights, since this method gives images alone.")
     if inputs.extractor is None:
         hint = f": `{INSTALL_HINT}`" if config.features == "auto" else ""
         sentences.append(f"Left out: feature distances, without weights of an extractor{hint}.")
@@ -111,11 +114,15 @@ def _left_out(config: EvaluateConfig, inputs: Inputs) -> list[str]:
 
 
 def evaluate(
-    model: Model, config: EvaluateConfig, folder: str | Path | None = None
+    measured: Model | OtherMethod | Method,
+    config: EvaluateConfig,
+    folder: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Measure a release.
+    """Measure a release, or another method.
 
     Args:
+        measured: a release, or any object that offers what
+            :class:`scalefp.evaluation.method.Method` asks for.
         folder: where finished parts are kept (in ``parts/``, so that the same call after an
             interruption goes on from there) and contact sheets are written; None for neither.
 
@@ -131,10 +138,13 @@ def evaluate(
             image is usable, or a folder that cannot be written.
     """
     inputs = open_inputs(config)
+    model = as_measured(measured)
+    has_weights = not isinstance(model, OtherMethod)
     begun = time.perf_counter()
     samples = Samples(model, config)
     tampered = Tampered(model, samples, inputs.extractor, config)
-    tries = attempts(config)
+    tries = attempts(config) if has_weights else []
+    tunes = has_weights and fine_tuning_wanted(config)
 
     work: dict[str, Callable[[], Any]] = {
         point.name: partial(measure_point, model, samples, point, config)
@@ -145,11 +155,11 @@ def evaluate(
     if inputs.extractor is not None:
         work["features"] = partial(measure_features, inputs.extractor, samples, config)
     work["unrelated"] = partial(measure_unrelated, model, samples, config)
-    if tries or fine_tuning_wanted(config):
+    if tries or tunes:
         work[UNTOUCHED] = tampered.nothing
     for attempt in tries:
         work[f"tampering {attempt.name}"] = partial(tampered.attempt, attempt)
-    if fine_tuning_wanted(config):
+    if tunes:
         work["fine-tuning"] = tampered.fine_tuning
 
     kept = None if folder is None else Path(folder) / "parts"
@@ -160,7 +170,7 @@ def evaluate(
     results: dict[str, Any] = {
         "model": {"digest": model.digest, **asdict(model.config)},
         "config": _public(config),
-        "left_out": _left_out(config, inputs),
+        "left_out": _left_out(config, inputs, has_weights=has_weights),
         "reading": [found[name] for name in readings],
         "tampering": {
             "untouched": found.get(UNTOUCHED),
@@ -177,8 +187,10 @@ def evaluate(
     if folder is not None:
         strengths, weights = (Path(folder) / name for name in SHEETS)
         save_png(strengths, perturbation_sheet(samples, points(config), config))
-        save_png(weights, tampering_sheet(samples, tries, config))
-        results["pictures"] += SHEETS
+        results["pictures"].append(strengths.name)
+        if has_weights:
+            save_png(weights, tampering_sheet(samples, tries, config))
+            results["pictures"].append(weights.name)
     results["environment"] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - begun, 1),

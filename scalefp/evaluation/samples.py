@@ -32,7 +32,7 @@ from scalefp.metrics import FloatArray, bit_accuracy
 from scalefp.perturb import reencode
 
 if TYPE_CHECKING:
-    from scalefp.release.instance import Instance
+    from scalefp.evaluation.method import OtherMethod
     from scalefp.release.model import Model
 
 BOOTSTRAP_SAMPLES = 2000
@@ -129,14 +129,14 @@ class Samples:
         bits: [K, n], the keys.
     """
 
-    def __init__(self, model: Model, config: EvaluateConfig) -> None:
+    def __init__(self, model: Model | OtherMethod, config: EvaluateConfig) -> None:
         self.model, self.config = model, config
         shape = (config.keys, model.config.n_bits)
         self.bits: NDArray[np.uint8] = stream(config, "keys").integers(0, 2, shape, dtype=np.uint8)
         seeds = stream(config, "latents").integers(0, 2**31, config.keys + 1).tolist()
         *self._seeds, self._crossed_seed = seeds
 
-    def instance(self, k: int) -> Instance:
+    def instance(self, k: int) -> Any:
         """The instance of key ``k``."""
         return self.model.instantiate(Key.from_bits(self.bits[k]))
 
@@ -171,7 +171,7 @@ class Samples:
 
 
 def read_logits(
-    model: Model,
+    model: Model | OtherMethod,
     images: Iterable[Image.Image],
     count: int,
     batch_size: int,

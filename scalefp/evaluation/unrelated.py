@@ -28,6 +28,7 @@ from scalefp.perturb import PERTURBATIONS
 from scalefp.release.instance import load_instance
 
 if TYPE_CHECKING:
+    from scalefp.evaluation.method import OtherMethod
     from scalefp.release.instance import Instance
     from scalefp.release.model import Model
 
@@ -187,7 +188,9 @@ def search_figures(
 # The measurement.
 
 
-def measure_unrelated(model: Model, samples: Samples, config: EvaluateConfig) -> dict[str, Any]:
+def measure_unrelated(
+    model: Model | OtherMethod, samples: Samples, config: EvaluateConfig
+) -> dict[str, Any]:
     """How many images that no issued key made are attributed to anybody all the same?
 
     The sources share ``unrelated_images``: those given besides the data equally, the data the rest,

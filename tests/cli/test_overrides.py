@@ -94,11 +94,14 @@ def test_results_of_different_releases_lie_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert results_name("emoji") == "emoji"
-    assert results_name("runs/first/release.safetensors") == "first"
-    assert results_name("runs/a/seed=1/release.safetensors") == "a/seed=1"
-    assert results_name(str(tmp_path / "runs/b/seed=1/release.safetensors")) == "b/seed=1"
+    assert results_name("emoji", {}) == "emoji"
+    assert results_name("runs/first/release.safetensors", {}) == "first"
+    assert results_name("runs/a/seed=1/release.safetensors", {}) == "a/seed=1"
+    assert results_name(str(tmp_path / "runs/b/seed=1/release.safetensors"), {}) == "b/seed=1"
     elsewhere = ["x/m.safetensors", "y/m.safetensors", "x/seed=1/release.safetensors"]
-    names = [results_name(path) for path in [*elsewhere, "runs/emoji/release.safetensors"]]
+    names = [results_name(path, {}) for path in [*elsewhere, "runs/emoji/release.safetensors"]]
     assert [text.rpartition("-")[0] for text in names] == ["m", "m", "seed=1", "emoji"]
-    assert len({*names}) == 4 and results_name(elsewhere[0]) == names[0]
+    assert len({*names}) == 4 and results_name(elsewhere[0], {}) == names[0]
+    methods = [{"_target_": "mine.Spread", "strength": x} for x in (1, 2)]
+    assert len({results_name("", method) for method in methods}) == 2
+    assert results_name("", methods[0]).startswith("Spread-")
