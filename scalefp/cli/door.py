@@ -1,7 +1,9 @@
 """The one command, ``scalefp``: each group of its subcommands has a file beside this one."""
 
 import argparse
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from scalefp import __version__
 from scalefp.cli.arguments import Parser
@@ -11,6 +13,7 @@ from scalefp.cli.data import add_data_commands
 from scalefp.cli.hydra import add_hydra_commands
 from scalefp.cli.images import add_image_commands
 from scalefp.cli.instances import add_instance_commands
+from scalefp.cli.output import say
 from scalefp.cli.registry import add_registry_commands
 from scalefp.cli.service import add_service_command
 from scalefp.errors import UserError
@@ -55,5 +58,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(argv: Sequence[str] | None) -> int:
     """Do what the command line says and return the exit code, or raise what went wrong."""
     args = parse(argv)
-    code: int = args.run(args)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        code: int = args.run(args)
     return code
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Say a warning in one line, as errors are said, without where in the code it came from."""
+    say(f"warning: {message}")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Run
 from scalefp.loading import load, load_model
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.generator import Generator
@@ -71,3 +72,14 @@ def test_a_release_that_cannot_be_read_says_so_when_it_is_loaded(model: Model, t
     assert load(write(128)).unreadable is None
     assert load("emoji").unreadable is None  # which says nothing of it
     assert not recwarn.list
+
+
+def test_commands_warn_in_one_line(run: Run, model: Model):
+    path = Path("unfinished.safetensors")
+    reached = {"active_bits": 64, "bit_accuracy": 0.6, "evidence": 100.0}
+    networks = Generator(model.config), Decoder(model.config)
+    save_release(path, model.config, *networks, training={"images": 8, "reached": reached})
+    issued = run("registry", "issue", "recipient-a", "--registry", "keys.db", "--model", path)
+    assert issued.code == 0
+    (line,) = [line for line in issued.err.splitlines() if "warning" in line]
+    assert line.startswith("scalefp: warning: ") and "only 64 of its 128 key bits" in line
