@@ -64,9 +64,15 @@ def drawn_image(image: Image.Image, alt: str, kind: str = "photo") -> str:
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Cells are HTML already."""
+    """Cells are HTML already; each says its column, since a narrow screen shows a row as a list."""
     lines = ["".join(f"<th>{cell}</th>" for cell in head)]
-    lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    lines += [
+        "".join(
+            f'<td data-label="{escape(name)}"><span>{cell}</span></td>'
+            for name, cell in zip(head, row, strict=True)
+        )
+        for row in rows
+    ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div class="scroll"><table class="{kind}">{body}</table></div>'
 

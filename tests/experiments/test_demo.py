@@ -1,6 +1,7 @@
 """experiments/demo: its judgement, its pictures, its folder; the whole of it on a toy release."""
 
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -211,6 +212,31 @@ def test_report_is_whole_and_fetches_nothing(
     assert "$" not in page  # nothing of the template is left
     assert "answered as expected" in page and "1,234 images" in page and "30.2 dB" in page
     assert page.count("<figure>") == 2 * 3 + 2 + 1  # images, curves, grid
+
+
+def test_report_keeps_all_columns_in_view_on_a_phone(
+    results: verdicts.Results, tmp_path: Path
+) -> None:
+    """A narrow screen shows each row as a list, in which every cell names its column."""
+    page = report.render(results, None)
+    head, *rows = re.findall("<tr>(.*?)</tr>", page)[:3]
+    names = re.findall("<th>(.*?)</th>", head)
+    assert rows and len(names) == 7
+    for row in rows:
+        assert re.findall('<td data-label="(.*?)">', row) == names
+
+    api = pytest.importorskip("playwright.sync_api", reason="pip install 'scalefp[browser]'")
+    chromium = shutil.which("chromium") or pytest.skip("Chromium is not installed")
+    (tmp_path / "report.html").write_text(page)
+    right = "[...document.querySelectorAll('td span')].map(e => e.getBoundingClientRect().right)"
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        phone = browser.new_page(viewport={"width": 390, "height": 800})
+        phone.goto((tmp_path / "report.html").as_uri())
+        edges = phone.evaluate(right)
+        assert phone.evaluate("document.documentElement.scrollWidth") == 390
+        browser.close()
+    assert len(edges) >= 7 and all(0 < edge <= 390 for edge in edges)
 
 
 def test_report_marks_digits_read_wrongly(results: verdicts.Results) -> None:
