@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scalefp.bench.report import figure
+from scalefp.bench.rows import Row, figure
 from scalefp.experiment import markdown_table, write_page
 
 HERE = Path(__file__).parent
@@ -35,13 +35,13 @@ def table(before: dict[str, Any], now: dict[str, Any]) -> str:
     old = {row["what"]: row for part in before["measurements"].values() for row in part["rows"]}
     rows = []
     for (part, what, is_beside), name in ROWS.items():
-        found = [row for row in now["speed"]["1"].get(part, []) if row["what"] == what]
-        if not found:
+        measured = map(Row.from_json, now["speed"]["1"].get(part, []))
+        row = next((row for row in measured if row.own.what == what), None)
+        if row is None or (shown := row.beside if is_beside else row.own) is None:
             continue
-        value = found[0]["beside"]["median"] if is_beside else found[0]["median"]
-        was, unit = old[name]["median"], found[0]["unit"]
-        faster = was / value if unit in ("ms", "s") else value / was
-        rows.append([name, unit, *map(figure, (was, value, faster))])
+        was, value = old[name]["median"], shown.median
+        faster = was / value if row.unit in ("ms", "s") else value / was
+        rows.append([name, row.unit, *map(figure, (was, value, faster))])
     return markdown_table(["what", "unit", "before", "now", "times faster"], rows, right={2, 3, 4})
 
 

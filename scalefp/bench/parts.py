@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from scalefp.bench.rows import Task
+from scalefp.bench.timing import Task
 
 LABEL = "part: "
 BACKWARD = "autograd::engine::evaluate_function"

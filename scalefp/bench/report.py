@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scalefp.bench.rows import Row, row, table
 from scalefp.errors import UserError
 from scalefp.experiment import markdown_table, write_json, write_page
 
-Row = dict[str, Any]
 SPEED = ("train32", "train64", "train128", "reference", "instantiate", "sample", "decode")
 MEMORY = {
     "nothing": "imports and a loaded release",
@@ -73,56 +73,13 @@ def training_rate(processes: int, folder: Path) -> float:
 
 def measure_scaling(folder: Path) -> list[Row]:
     """The same training on one process and on two, one thread each."""
-
-    def plain(what: str, value: float) -> Row:
-        spread = {"median": value, "low": value, "high": value, "repeats": 1}
-        return {"what": what, "unit": "img/s", "target": "", **spread}
-
-    one, two = (training_rate(processes, folder) for processes in (1, 2))
+    one, two = ([training_rate(processes, folder)] for processes in (1, 2))
     what = "training, experiment=emoji, batch 64"
-    second = plain(f"{what}, 2 processes", two)
-    second |= {"beside": {**plain("1 process", one)}, "ratio": two / one}
-    return [plain(f"{what}, 1 process", one), second]
+    first = row(f"{what}, 1 process", "img/s", one)
+    return [first, row(f"{what}, 2 processes", "img/s", two, beside=("1 process", one))]
 
 
-# The table.
-
-
-def figure(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    if value >= 1000:
-        return f"{float(f'{value:.3g}'):,.0f}"
-    return f"{value:#.3g}".rstrip(".")
-
-
-def verdict(made: Row) -> str:
-    """The target of a row, and that it was missed where it was."""
-    if not made["target"]:
-        return ""
-    sign, limit = made["target"].split()
-    met = made["ratio"] >= float(limit) if sign == ">=" else made["ratio"] <= float(limit)
-    return made["target"] + ("" if met else ", missed")
-
-
-HEAD = ("what", "unit", "median", "quartiles", "beside it", "median", "ratio", "target")
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
-    lines = []
-    for made in rows:
-        quartiles = ""
-        if made["repeats"] > 1:
-            quartiles = f"{figure(made['low'])} to {figure(made['high'])}"
-        beside = made.get("beside")
-        peer = (
-            [beside["what"], figure(beside["median"]), figure(made["ratio"])]
-            if beside
-            else [""] * 3
-        )
-        own = [made["what"], made["unit"], figure(made["median"]), quartiles]
-        lines.append([*own, *peer, verdict(made)])
-    return markdown_table(HEAD, lines, right={2, 5, 6})
+# The page.
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -135,9 +92,14 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for threads, parts in results["speed"].items():
         lines += ["", f"{threads} thread{'s' if threads != '1' else ''}:", ""]
-        lines.append(table([made for rows in parts.values() for made in rows]))
+        lines.append(table([Row.from_json(made) for rows in parts.values() for made in rows]))
     if results["scaling"]:
-        lines += ["", "Processes of one thread each:", "", table(results["scaling"])]
+        lines += [
+            "",
+            "Processes of one thread each:",
+            "",
+            table([*map(Row.from_json, results["scaling"])]),
+        ]
     if results["memory"]:
         peaks = [[MEMORY[name], f"{peak:,.0f}"] for name, peak in results["memory"].items()]
         head = ["process, 1 thread", "peak memory, MiB"]
@@ -170,10 +132,10 @@ def bench(
         and extra {name: figures}.
     """
     chosen = only or NAMES
-    speed: dict[str, dict[str, list[Row]]] = {}
+    speed: dict[str, dict[str, list[dict[str, Any]]]] = {}
     memory: dict[str, float] = {}
     environment: dict[str, Any] | None = None
-    scaling: list[Row] = []
+    scaling: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name_of_folder:
         folder = Path(name_of_folder)
         for count in threads:
@@ -189,7 +151,7 @@ def bench(
             environment = environment or answer["environment"]
         if SCALING in chosen:
             say("training by torchrun, 1 and 2 processes")
-            scaling = measure_scaling(folder)
+            scaling = [made.to_json() for made in measure_scaling(folder)]
         if environment is None:  # a child tells it, since this process imports no torch
             environment = work("memory", "nothing", model, 1, folder)["environment"]
     extras = {}

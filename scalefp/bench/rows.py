@@ -1,54 +1,80 @@
-"""Timing, and the rows of the table.
+"""The rows of the table: a figure, what stands beside it, and its target. Imports no torch."""
 
-Whatever is compared is interleaved: a round of each in turn, so that they share what varies.
-"""
+from __future__ import annotations
 
-import gc
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+from scalefp.experiment import markdown_table
 
-Row = dict[str, Any]
-Task = Callable[[], Any]
+HEAD = ("what", "unit", "median", "quartiles", "beside it", "median", "ratio", "target")
 
 
-def interleaved(tasks: Sequence[Task], repeats: int, warm_up: int = 2) -> list[list[float]]:
-    """Seconds of each task, [task][repeat]: all tasks in turn.
+@dataclass(frozen=True)
+class Spread:
+    """Repeated measurements of one thing: median and quartiles."""
 
-    The first rounds warm up and do not count; garbage is collected between tasks, not in them.
+    what: str
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+    @classmethod
+    def of(cls, what: str, values: Sequence[float]) -> Spread:
+        """Of the values themselves; a single one has no spread."""
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+        return cls(what, statistics.median(values), low, high, len(values))
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Spread:
+        """As a row of ``results.json`` holds it."""
+        return cls(*(found[name] for name in ("what", "median", "low", "high", "repeats")))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured, and what stands beside it.
+
+    Attributes:
+        unit: of the values, and of those beside.
+        beside: a peer or a limit.
+        target: for the ratio of the medians, own : beside, such as ">= 4"; empty for none.
     """
-    seconds: list[list[float]] = [[] for _ in tasks]
-    gc.disable()
-    try:
-        for _ in range(repeats + warm_up):
-            for task, record in zip(tasks, seconds, strict=True):
-                begun = time.perf_counter()
-                kept = task()
-                record.append(time.perf_counter() - begun)
-                del kept  # freeing it is not part of the task
-            gc.collect(0)
-    finally:
-        gc.enable()
-    return [record[warm_up:] for record in seconds]
 
+    own: Spread
+    unit: str
+    beside: Spread | None = None
+    target: str = ""
 
-def rates(seconds: Sequence[float], amount: float) -> list[float]:
-    """Amount a second."""
-    return [amount / one for one in seconds]
+    @property
+    def ratio(self) -> float | None:
+        """Of the medians; None with nothing beside."""
+        return None if self.beside is None else self.own.median / self.beside.median
 
+    @property
+    def verdict(self) -> str:
+        """The target, and that it was missed where it was."""
+        if not self.target or self.ratio is None:
+            return ""
+        sign, limit = self.target.split()
+        met = self.ratio >= float(limit) if sign == ">=" else self.ratio <= float(limit)
+        return self.target + ("" if met else ", missed")
 
-def milliseconds(seconds: Sequence[float], parts: float = 1) -> list[float]:
-    """Milliseconds of each of ``parts``."""
-    return [1000 * one / parts for one in seconds]
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Row:
+        """As ``results.json`` holds it."""
+        beside = Spread.from_json(found["beside"]) if "beside" in found else None
+        return cls(Spread.from_json(found), found["unit"], beside, found["target"])
 
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles and number of repeated values."""
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return {"median": statistics.median(values), "low": low, "high": high, "repeats": len(values)}
+    def to_json(self) -> dict[str, Any]:
+        """For ``results.json``."""
+        row = {**asdict(self.own), "unit": self.unit, "target": self.target}
+        if self.beside is None:
+            return row
+        return {**row, "beside": asdict(self.beside), "ratio": self.ratio}
 
 
 def row(
@@ -59,25 +85,26 @@ def row(
     beside: tuple[str, Sequence[float]] | None = None,
     target: str = "",
 ) -> Row:
-    """A figure, and what stands beside it.
-
-    Args:
-        what: what was measured.
-        unit: of the values and of those beside.
-        values: repeated measurements.
-        beside: name and measurements of the peer or limit.
-        target: for the ratio of the medians, value : beside, such as ">= 4".
-    """
-    made: Row = {"what": what, "unit": unit, **spread(values), "target": target}
-    if beside is not None:
-        name, others = beside
-        made["beside"] = {"what": name, **spread(others)}
-        made["ratio"] = made["median"] / made["beside"]["median"]
-    return made
+    """A :class:`Row` of repeated measurements; ``beside``: name and measurements."""
+    other = None if beside is None else Spread.of(*beside)
+    return Row(Spread.of(what, values), unit, other, target)
 
 
-def matrix_rate(precision: torch.dtype, size: int = 1024, repeats: int = 7) -> float:
-    """FLOP/s of square matrix products: what the hardware gives to anybody."""
-    a, b = torch.randn(2, size, size).to(precision)
-    (seconds,) = interleaved([lambda: a @ b], repeats)
-    return 2 * size**3 / statistics.median(seconds)
+def figure(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as Markdown."""
+    lines = []
+    for made in rows:
+        own, beside, ratio = made.own, made.beside, made.ratio
+        quartiles = f"{figure(own.low)} to {figure(own.high)}" if own.repeats > 1 else ""
+        peer = ["", "", ""]
+        if beside is not None and ratio is not None:
+            peer = [beside.what, figure(beside.median), figure(ratio)]
+        lines.append([own.what, made.unit, figure(own.median), quartiles, *peer, made.verdict])
+    return markdown_table(HEAD, lines, right={2, 5, 6})

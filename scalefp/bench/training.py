@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scalefp.bench import textbook
 from scalefp.bench.parts import shares
-from scalefp.bench.rows import Row, interleaved, matrix_rate, milliseconds, rates, row
+from scalefp.bench.rows import Row, row
+from scalefp.bench.timing import interleaved, matrix_rate, milliseconds, rates
 from scalefp.config import ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float

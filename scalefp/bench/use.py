@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import scalefp
-from scalefp.bench.rows import Row, interleaved, matrix_rate, milliseconds, rates, row
+from scalefp.bench.rows import Row, row
+from scalefp.bench.timing import interleaved, matrix_rate, milliseconds, rates
 from scalefp.data.images import save_png, to_pil, to_uint8
 from scalefp.files import atomic_path
 from scalefp.loading import load_model
@@ -120,7 +121,7 @@ def measure_sample(release: str, threads: int, scratch: Path) -> list[Row]:
             rows.append(row(what, "img/s", runtime, beside=("by PyTorch", own), target=">= 1"))
     flop = convolutions(instance, torch.randn(32, model.config.latent_dim))
     limit = ("its convolutions at the matrix rate", [matrix_rate(torch.float32) / flop])
-    return [*rows, row("instance, batch 32", "img/s", [rows[0]["median"]], beside=limit)]
+    return [*rows, row("instance, batch 32", "img/s", [rows[0].own.median], beside=limit)]
 
 
 def clear_pictures(model: Model, count: int) -> Tensor:

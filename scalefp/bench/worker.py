@@ -141,7 +141,11 @@ def main() -> int:
         "torch": torch.__version__,
         "load": os.getloadavg()[0],
     }
-    answer = {"rows": rows, "peak_mib": peak_mebibytes(), "environment": environment}
+    answer = {
+        "rows": [made.to_json() for made in rows],
+        "peak_mib": peak_mebibytes(),
+        "environment": environment,
+    }
     # Not the only line: libraries may write to stdout as well, and the last one is ours.
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
     return 0

@@ -14,7 +14,7 @@ from torch import nn
 
 import equal_losses
 from conftest import Run, assert_mistake
-from scalefp.bench import parts, report, rows, textbook, training
+from scalefp.bench import parts, report, rows, textbook, timing, training
 from scalefp.config import ModelConfig
 from scalefp.networks.generator import block_resolutions, channels_at
 from scalefp.networks.layers import modulated_conv2d_reference
@@ -33,15 +33,27 @@ SMALL = ModelConfig(
 
 def test_rows_hold_median_and_quartiles() -> None:
     row = rows.row("x", "ms", [5.0, 1.0, 2.0, 3.0, 4.0])
-    assert (row["median"], row["low"], row["high"], row["repeats"]) == (3, 1.5, 4.5, 5)
-    assert rows.row("once", "s", [7.0])["low"] == 7
-    assert "ratio" not in row
+    assert row.own == rows.Spread("x", median=3, low=1.5, high=4.5, repeats=5)
+    assert rows.row("once", "s", [7.0]).own.low == 7
+    assert row.ratio is None
 
 
 def test_the_ratio_is_that_of_the_medians() -> None:
     row = rows.row("x", "ms", [10.0, 20.0, 90.0], beside=("y", [1.0, 4.0, 5.0]))
-    assert row["ratio"] == 20 / 4
-    assert (row["beside"]["what"], row["beside"]["low"]) == ("y", 1)
+    assert row.ratio == 20 / 4
+    assert row.beside is not None and (row.beside.what, row.beside.low) == ("y", 1)
+
+
+def test_rows_come_back_from_json() -> None:
+    alone = rows.row("x", "ms", [1.0, 2.0])
+    beside = rows.row("x", "ms", [1.0], beside=("y", [4.0]), target="<= 1")
+    assert alone.to_json() == {
+        "what": "x", "median": 1.5, "low": 0.75, "high": 2.25, "repeats": 2, "unit": "ms",
+        "target": "",
+    }  # fmt: skip
+    assert beside.to_json()["ratio"] == 0.25
+    for row in (alone, beside):
+        assert rows.Row.from_json(json.loads(json.dumps(row.to_json()))) == row
 
 
 def test_tasks_take_turns_and_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,15 +65,15 @@ def test_tasks_take_turns_and_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(name)
         now += seconds * (1 + calls.count(name))  # slower by every round
 
-    monkeypatch.setattr(rows.time, "perf_counter", lambda: now)
-    seconds = rows.interleaved([lambda: task("a", 0.5), lambda: task("b", 2.0)], 3)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    seconds = timing.interleaved([lambda: task("a", 0.5), lambda: task("b", 2.0)], 3)
     assert calls == ["a", "b"] * 5
     assert seconds == [[2.0, 2.5, 3.0], [8.0, 10.0, 12.0]]  # of rounds 3 to 5
 
 
 def test_units() -> None:
-    assert rows.rates([0.5, 2.0], 8) == [16, 4]
-    assert rows.milliseconds([0.5, 2.0], 10) == [50, 200]
+    assert timing.rates([0.5, 2.0], 8) == [16, 4]
+    assert timing.milliseconds([0.5, 2.0], 10) == [50, 200]
 
 
 # The table.
@@ -72,7 +84,7 @@ def test_units() -> None:
     [(0.01234, "0.0123"), (3.0, "3.00"), (48.25, "48.2"), (999.0, "999"), (12_345.6, "12,300")],
 )
 def test_figures_have_three_digits(value: float, text: str) -> None:
-    assert report.figure(value) == text
+    assert rows.figure(value) == text
 
 
 @pytest.mark.parametrize(
@@ -87,14 +99,14 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
 )
 def test_a_missed_target_is_said_to_be_missed(ratio: float, target: str, text: str) -> None:
     row = rows.row("x", "ms", [ratio], beside=("y", [1.0]), target=target)
-    assert report.verdict(row) == text
+    assert row.verdict == text
 
 
 def fake_work(kind: str, name: str, model: str, threads: int, folder: Path) -> dict[str, Any]:
     made = rows.row(
         f"speed of {name}", "img/s", [float(threads)] * 3, beside=("peer", [4.0]), target=">= 1"
     )
-    return {"rows": [made], "peak_mib": 1234.5, "environment": ENVIRONMENT}
+    return {"rows": [made.to_json()], "peak_mib": 1234.5, "environment": ENVIRONMENT}
 
 
 def test_the_command_prints_the_table_and_writes_it(
