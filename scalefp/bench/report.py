@@ -134,26 +134,23 @@ def bench(
     chosen = only or NAMES
     speed: dict[str, dict[str, list[dict[str, Any]]]] = {}
     memory: dict[str, float] = {}
-    environment: dict[str, Any] | None = None
     scaling: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name_of_folder:
         folder = Path(name_of_folder)
+        # A child loads the release, since this process imports no torch. It tells what is measured
+        # on, and of a release that is none before hours of measuring.
+        environment = work("memory", "nothing", model, 1, folder)["environment"]
         for count in threads:
             for name in (name for name in SPEED if name in chosen):
                 say(f"{name}, {count} threads")
-                answer = work("speed", name, model, count, folder)
-                speed.setdefault(str(count), {})[name] = answer["rows"]
-                environment = environment or answer["environment"]
+                rows = work("speed", name, model, count, folder)["rows"]
+                speed.setdefault(str(count), {})[name] = rows
         for name in (name for name in MEMORY if name in chosen):
             say(f"memory: {MEMORY[name]}")
-            answer = work("memory", name, model, 1, folder)
-            memory[name] = answer["peak_mib"]
-            environment = environment or answer["environment"]
+            memory[name] = work("memory", name, model, 1, folder)["peak_mib"]
         if SCALING in chosen:
             say("training by torchrun, 1 and 2 processes")
             scaling = [made.to_json() for made in measure_scaling(folder)]
-        if environment is None:  # a child tells it, since this process imports no torch
-            environment = work("memory", "nothing", model, 1, folder)["environment"]
     extras = {}
     for title, task in ({} if only else extra or {}).items():
         say(title)

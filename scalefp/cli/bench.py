@@ -49,9 +49,6 @@ def run(args: argparse.Namespace, extra: Extra | None = None) -> int:
     for folder in (args.out, args.profile):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder: make it first")
-    from scalefp.loading import load_model
-
-    load_model(args.model)  # a mistake is said before hours of measuring
     threads = args.threads or sorted({1, all_threads()})
     if args.profile is not None:
         names = report.profiles(args.model, threads[0], args.only, args.profile)

@@ -158,6 +158,20 @@ def test_mistakes_are_told_apart(run: Run, tmp_path: Path) -> None:
     assert_mistake(run("bench", "--threads", "0"), "0")
 
 
+def test_the_measuring_process_loads_no_torch_whose_memory_its_children_would_inherit() -> None:
+    script = (
+        "import sys\n"
+        "from scalefp.bench import report\n"
+        "from scalefp.cli import main\n"
+        "where = dict(hardware='abacus', python='3', torch='2', load=0.5)\n"
+        "report.work = lambda *_: {'peak_mib': 1.0, 'environment': where}\n"
+        "assert main(['bench', '--only', 'nothing']) == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("kind", ["speed", "memory", "profile"])
 def test_a_measurement_in_its_own_process(release: Path, tmp_path: Path, kind: str) -> None:
     answer = report.work(kind, "instantiate", str(release), 1, tmp_path)
