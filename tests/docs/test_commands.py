@@ -19,7 +19,7 @@ import pytest
 from scalefp.cli import main
 from scalefp.cli.door import parse
 from tests.conftest import write_image
-from tests.docs.pages import FENCE, PAGES, blocks, name_of
+from tests.docs.pages import FENCE, PAGES, ROOT, blocks, name_of
 
 # Commands that no test runs -> why. An entry stands for every command that begins with it.
 NOT_RUN = {
@@ -85,7 +85,8 @@ def check_form(command: str) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """What the pages take for granted: pictures of the reader's own, and of a suspect's."""
+    """What the pages take for granted: a checkout, pictures of one's own, and of a suspect's."""
+    (folder / "experiments").symlink_to(ROOT / "experiments")
     for number in range(2):
         write_image(folder / "photos" / f"{number}.png", number, size=(80, 64))
     write_image(folder / "outputs" / "0000.png", size=(64, 64))
