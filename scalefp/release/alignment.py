@@ -1,4 +1,4 @@
-"""Reading an image that was cropped, turned or mirrored: try where it came from, keep the best.
+"""Reading an image that was cropped, turned, mirrored or squeezed: try places, keep the best.
 
 Read in the right place, the logits of all bits are about equally far from zero; anywhere else they
 scatter about zero like noise. How even they are tells the two apart, whatever their scale. Trying
@@ -7,6 +7,7 @@ pure chance (see scalefp/attribution/evidence.py), the best of many included.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,15 +25,17 @@ from scalefp.networks.frames import (
 # Of evenness above that of noise, in standard deviations of noise. From SURE on a reading is
 # believed without looking further. Another place must read more evenly by MARGIN, and needs more
 # the less else speaks for it: NEAR where the localizer sees a changed picture in a usual place,
-# AROUND in an unusual one thereabouts, FOUND anywhere. The best of many wrong ones often reaches 3.
+# AROUND in an unusual one thereabouts, FOUND anywhere. The best of many wrong ones often reaches 3;
+# of the few shapes that pictures are squeezed from, SQUEEZED is enough.
 SURE, MARGIN = 5.4, 1.5
-NEAR, AROUND, FOUND = 2.0, 3.2, 4.2
+NEAR, AROUND, FOUND, SQUEEZED = 2.0, 3.2, 4.2, 2.8
 # Distances of frames (geometry.distance), in half images.
 REACH = 0.2  # within this of the localizer's estimate a place is where the localizer sees it
 CHANGED = 0.07  # farther than this from the image as it is, the estimate says that it was changed
 # What people do to pictures, tried beside the localizer's estimate: crops about the middle, turns.
 SIDES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.56, 0.52, 0.48, 0.44, 0.4)
 ANGLES = (-30, -26, -22, -18, -14, -10, -7, -4, 4, 7, 10, 14, 18, 22, 26, 30)
+SHAPES = (9 / 16, 2 / 3, 3 / 4, 4 / 5)  # the short side of pictures, as a share of the long one
 GRID = ((0.93, 1, 1.07), (-0.12, 0, 0.12))  # sides and shifts tried about the localizer's estimate
 STARTS = 2  # places refined of each of the three sets
 ROUNDS = 4  # of refinement, each with half the step of the one before
@@ -64,6 +67,17 @@ def usual_frames() -> Tensor:
     crops = similarity(sides, *torch.zeros(3, len(SIDES)))
     turns = similarity(torch.ones(len(ANGLES)), angles, *torch.zeros(2, len(ANGLES)))
     return torch.cat([crops, turns])
+
+
+def squeezed_frames() -> Tensor:
+    """Frames [8, 2, 3] of what was cut to a usual shape about the middle and squeezed to a square.
+
+    They fit as well where a whole picture was stretched to that shape, of which a square is read.
+    """
+    ones, shapes, frames = torch.ones(len(SHAPES)), torch.tensor(SHAPES), torch.zeros(8, 2, 3)
+    frames[:, 0, 0] = torch.cat([ones, shapes])
+    frames[:, 1, 1] = torch.cat([shapes, ones])
+    return frames
 
 
 def grid_frames() -> Tensor:
@@ -102,12 +116,14 @@ def neighbours(frame: Tensor, step: float) -> Tensor:
     return compose(frame.expand(8, -1, -1), similarity(sides, angles, x, y).to(frame))
 
 
+def sketched(decoder: Decoder, image: Tensor, frames: Tensor) -> Tensor:
+    """How evenly one image [3, R, R] reads in each frame [f, 2, 3], roughly: [f]."""
+    return evenness(decoder.sketch(image.expand(len(frames), -1, -1, -1), frames))
+
+
 def find(decoder: Decoder, image: Tensor, sets: list[Tensor]) -> Tensor:
     """Where one image [3, R, R] reads most evenly, starting from each set [f, 2, 3]: [s, 2, 3]."""
-
-    def score(frames: Tensor) -> Tensor:
-        return evenness(decoder.sketch(image.expand(len(frames), -1, -1, -1), frames))
-
+    score = partial(sketched, decoder, image)
     counts = [len(frames) for frames in sets]
     best = [
         scores.topk(min(STARTS, len(scores))) for scores in score(torch.cat(sets)).split(counts)
@@ -142,9 +158,12 @@ def read(decoder: Decoder, images: Tensor) -> Tensor:
         return logits
     for i in torch.nonzero(above_noise(logits) < SURE).flatten().tolist():
         sets, changed = first_frames(decoder, images[i])
-        frames = find(decoder, images[i], sets)
+        shapes = squeezed_frames().to(images)
+        best = sketched(decoder, images[i], shapes).argmax()
+        frames = torch.cat([find(decoder, images[i], sets), shapes[best][None]])
         moved = decoder(images[i].expand(len(frames), -1, -1, -1), frames)[0]
-        needed = moved.new_tensor([NEAR, AROUND, FOUND] if changed else [FOUND] * 3)
+        places = [NEAR, AROUND, FOUND] if changed else [FOUND] * 3
+        needed = moved.new_tensor([*places, SQUEEZED])
         needed = needed.clamp_min(float(above_noise(logits[i])) + MARGIN)
         excess = above_noise(moved) - needed
         if excess.max() > 0:

@@ -62,6 +62,12 @@ def moved(images, side=1.0, angle=0.0, x=0.0, y=0.0):
     return warp(images, similarity(*values))
 
 
+def squeezed(images, width, height):
+    """The middle of images, this wide and high, as squares."""
+    frame = torch.tensor([[width, 0.0, 0.0], [0.0, height, 0.0]])
+    return warp(images, frame.expand(len(images), -1, -1))
+
+
 def test_images_as_they_were_are_read_in_one_pass(patterns, decoder, monkeypatch):
     images, bits = marked(patterns)
     direct = decoder(images)[0]
@@ -82,8 +88,10 @@ def test_images_as_they_were_are_read_in_one_pass(patterns, decoder, monkeypatch
         lambda images: moved(images, angle=12),
         lambda images: moved(images, angle=-27),
         lambda images: moved(images, side=0.91, x=0.05, y=-0.06),
+        lambda images: squeezed(images, 1, 9 / 16),
+        lambda images: squeezed(images, 3 / 4, 1),
     ],
-    ids=["mirrored", "upside down", "left", "right", "crop .8", "crop .63", "12", "-27", "aside"],
+    ids="mirrored upside-down left right crop.8 crop.63 12 -27 aside 16:9 3:4".split(),
 )
 def test_moved_images_are_put_back_and_read(patterns, decoder, change):
     images, bits = marked(patterns)
