@@ -93,12 +93,6 @@ def unread(outcome: Outcome) -> str:
     return f"{name}: could not be read: {'it' if problem.startswith(' ') else ''}{problem}"
 
 
-def tell(lines: Iterable[str]) -> None:
-    """Say on standard error what is no result."""
-    for line in lines:
-        say(line)
-
-
 # decode
 
 
@@ -122,7 +116,8 @@ def show_keys(args: argparse.Namespace, load: Load) -> int:
     if args.strict:
         rows = list(rows)
     write_rows(args, rows, ("image", "key", "confidence", "error"), lambda entry: [entry])
-    tell(images.report())
+    for line in images.report():
+        say(line)
     images.check_any()
     return OK
 
@@ -255,7 +250,7 @@ def run_attribute(args: argparse.Namespace) -> int:
     judge = Judge(args, issued_keys(args, images.model))
     never = why_never(images.model.config.n_bits, judge.issued, args.fpr)
     if never is not None:
-        tell([never])
+        say(never)
     verdicts = judge.together if args.same_source or args.group else judge.each
     rows: Iterable[Row] = verdicts(images, progress=not shows_lines(args))
     if args.sort or args.strict:
@@ -265,7 +260,8 @@ def run_attribute(args: argparse.Namespace) -> int:
     numbers = count(1)
     write_rows(args, rows, COLUMNS, lambda entry: in_table(entry, numbers))
     if len(images) > 1:
-        tell([judge.summary()])
-    tell(images.report())
+        say(judge.summary())
+    for line in images.report():
+        say(line)
     images.check_any()
     return OK if judge.found else NOBODY

@@ -91,8 +91,11 @@ def test_images_as_they_were_are_read_in_one_pass(patterns, decoder, monkeypatch
         lambda images: squeezed(images, 1, 9 / 16),
         lambda images: squeezed(images, 3 / 4, 1),
     ],
-    ids="mirrored upside-down left right crop.8 crop.63 12 -27 aside 16:9 3:4".split(),
-)
+    ids=[
+        "mirrored", "upside down", "left", "right", "crop .8", "crop .63", "12", "-27", "aside",
+        "16:9", "3:4",
+    ],
+)  # fmt: skip
 def test_moved_images_are_put_back_and_read(patterns, decoder, change):
     images, bits = marked(patterns)
     seen = change(images)
