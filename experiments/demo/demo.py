@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageFilter
 
 import scalefp
+import scalefp.cli.jobs  # registers the schema of the configuration
 from folder import HOLDERS, claim, save_images, save_jpegs
 from pictures import save_sheet
 from report import save_report
@@ -144,14 +145,20 @@ def synthetic_images(resolution: int) -> list[Image.Image]:
 # Training.
 
 
-def train_tiny(folder: Path, total_images: int | None) -> Training:
-    """`scalefp train experiment=tiny`, on the bundled data."""
+def tiny_config(total_images: int | None) -> TrainConfig:
+    """The options of `scalefp train experiment=tiny`."""
     overrides = ["experiment=tiny", "run.tensorboard=false"]
     if total_images is not None:
         overrides.append(f"schedule.total_images={total_images}")
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = OmegaConf.to_object(hydra.compose("train", overrides))
     assert isinstance(config, TrainConfig)
+    return config
+
+
+def train_tiny(folder: Path, total_images: int | None) -> Training:
+    """`scalefp train experiment=tiny`, on the bundled data."""
+    config = tiny_config(total_images)
     begun = time.perf_counter()
     train(config, folder)
     seconds = time.perf_counter() - begun
