@@ -107,10 +107,8 @@ def run_sample(args: argparse.Namespace) -> int:
     files = [folder / f"{number:0{digits}d}.png" for number in range(args.num)]
     present = next((file for file in files if file.exists()), None)
     # What a killed run of the same command has left may be written again, for it is the same.
-    note, what = (
-        folder / UNFINISHED,
-        f"{sha256(Path(args.instance).read_bytes()).hexdigest()} {args.seed}",
-    )
+    note, digest = folder / UNFINISHED, sha256(Path(args.instance).read_bytes()).hexdigest()
+    what = f"{digest} seed {args.seed}, {args.num} images"
     ours = note.is_file() and note.read_bytes() == what.encode()
     if present is not None and not (args.force or ours):
         raise UserError(f"{present} exists already: choose another --out, or overwrite by --force")

@@ -171,6 +171,7 @@ def test_sample_killed_at_a_rename_is_finished_by_its_repeat(
     assert killed_at(number, lambda: main(arguments), "replace")
     if number == 3:  # an image is there, and not of another command
         assert_mistake(run(*arguments, "--seed", "1"), "out/0000.png", "--force")
+        assert_mistake(run(*arguments[:-1], "3"), "out/0000.png", "--force")
     assert run(*arguments).code == 0
     assert sorted(os.listdir("out")) == ["0000.png", "0001.png"]
     assert_mistake(run(*arguments), "out/0000.png", "--force")
