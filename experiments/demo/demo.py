@@ -159,6 +159,7 @@ def tiny_config(total_images: int | None) -> TrainConfig:
 def train_tiny(folder: Path, total_images: int | None) -> Training:
     """`scalefp train experiment=tiny`, on the bundled data."""
     config = tiny_config(total_images)
+    torch.set_num_threads(config.run.threads)
     begun = time.perf_counter()
     train(config, folder)
     seconds = time.perf_counter() - begun

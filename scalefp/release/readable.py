@@ -46,4 +46,4 @@ def unreadable(training: Mapping[str, Any], n_bits: int) -> str | None:
     why = shortfall(training.get("reached"), n_bits)
     if why is None:
         return None
-    return f"the images of this release will be attributed to nobody: {why}; train it longer"
+    return f"the images of this release will be attributed to nobody: {why}"
