@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scalefp.config import ModelConfig
 from scalefp.data.images import to_float, to_tensor
-from scalefp.evaluation.samples import EvaluateConfig
+from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig
 from scalefp.key import Key
 
 SIZE, N_BITS = 16, 64  # bits lie in the first 64 of the 256 pixels of the red channel
@@ -106,5 +106,6 @@ def small_config(folder: Path) -> EvaluateConfig:
         features="none",
         grid=4,
         tamperings=[],
+        lifting=LiftingConfig(estimators=[]),
         batch_size=7,
     )

@@ -19,6 +19,7 @@ from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.evaluation import plots, published
 from scalefp.evaluation.features import INSTALL_HINT, choose_extractor
+from scalefp.evaluation.lifting import knowledges, lifting_parts, lifting_results
 from scalefp.evaluation.method import Method, OtherMethod, as_measured
 from scalefp.evaluation.perceptual import Lpips
 from scalefp.evaluation.quality import measure_features, measure_hiding
@@ -71,6 +72,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
     config.check()
     points(config)
     attempts(config)
+    knowledges(config)
     extractor = choose_extractor(config.features, config.feature_weights)
     lpips = None if config.lpips_backbone is None else Lpips(config.lpips_backbone)
     digests: dict[str, Any] = {"sources": []}
@@ -129,9 +131,9 @@ def evaluate(
     Returns:
         Nested dictionaries of numbers, strings and lists, ready for JSON: ``model``, ``config``,
         ``left_out``, ``reading`` (a list of points, clean files first), ``tampering``, ``hiding``,
-        ``features`` (None without an extractor), ``unrelated``, ``targets``, ``published``,
-        ``pictures``, ``environment``. All but the last are the same for the same release,
-        configuration and machine.
+        ``features`` (None without an extractor), ``unrelated``, ``lifting`` (None if no estimator
+        is wanted), ``targets``, ``published``, ``pictures``, ``environment``.
+        All but the last are the same for the same release, configuration and machine.
 
     Raises:
         UserError: as :func:`open_inputs` (all before the first measurement), sources in which no
@@ -161,6 +163,7 @@ def evaluate(
         work[f"tampering {attempt.name}"] = partial(tampered.attempt, attempt)
     if tunes:
         work["fine-tuning"] = tampered.fine_tuning
+    work |= lifting_parts(model, samples, config)
 
     kept = None if folder is None else Path(folder) / "parts"
     parts = Parts(kept, _settings(model, config, inputs))
@@ -180,6 +183,7 @@ def evaluate(
         "hiding": found["hiding"],
         "features": found.get("features"),
         "unrelated": found["unrelated"],
+        "lifting": lifting_results(found, config),
     }
     results["targets"] = target_rows(results)
     results["published"] = published.sources()

@@ -40,6 +40,33 @@ FORMS = {"hard": log_p_hard, "soft": log_p_soft}  # of the evidence: bits alone,
 
 
 @dataclass
+class LiftingConfig:
+    """How attackers lift a fingerprint onto other pictures, or wash it out; see lifting.py."""
+
+    victims: int = 3  # instances lifted from, each by a recipient of his own
+    estimators: list[str] | None = None  # names from scalefp.evaluation.lifting; null = all
+    images: list[int] = field(default_factory=lambda: [1, 16, 64, 256])  # of a victim's
+    strengths: list[float] = field(default_factory=lambda: [1.0, 2.0, 3.0])  # times the estimate
+    pictures: int = 48  # that the fingerprint is laid on, of each kind for each victim
+    queries: int = 1000  # questions to the service about one picture
+
+    def check(self, pools: list[int]) -> None:
+        """Raise :class:`UserError` for numbers that cannot work."""
+        for name in ("victims", "queries"):
+            if getattr(self, name) < 1:
+                raise UserError(f"lifting.{name} must be at least 1, not {getattr(self, name)}.")
+        if self.pictures < pools[0]:
+            raise UserError(
+                f"lifting.pictures must be at least {pools[0]}, the least of pools, "
+                f"not {self.pictures}."
+            )
+        for name in ("images", "strengths"):
+            values = getattr(self, name)
+            if not values or values[0] <= 0 or sorted(set(values)) != list(values):
+                raise UserError(f"lifting.{name} must be ascending numbers above 0, not {values}.")
+
+
+@dataclass
 class EvaluateConfig:
     """What is measured, on how much, from which seed."""
 
@@ -83,6 +110,9 @@ class EvaluateConfig:
     finetune_images: list[int] = field(default_factory=lambda: [500, 1000, 2000, 4000])
     finetune_keys: int = 1  # instances trained on; as many images in all
 
+    # Attacks on the pictures.
+    lifting: LiftingConfig = field(default_factory=LiftingConfig)
+
     def check(self) -> None:
         """Raise :class:`UserError` for numbers that cannot work."""
         at_least = {"keys": 2, "images_per_key": 2, "curve_keys": 1, "batch_size": 1, "seed": 0}
@@ -104,6 +134,7 @@ class EvaluateConfig:
                 f"pools starts at {self.pools[0]} images of one source, but images_per_key is "
                 f"{self.images_per_key}."
             )
+        self.lifting.check(self.pools)
         if not 0 < self.fpr < 1:
             raise UserError(f"fpr is a probability between 0 and 1, not {self.fpr}.")
 

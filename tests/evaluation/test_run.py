@@ -16,6 +16,7 @@ from scalefp.evaluation import finetune
 from scalefp.evaluation import run as evaluate_module
 from scalefp.evaluation.report import markdown
 from scalefp.evaluation.run import EvaluateConfig, evaluate, write_results
+from scalefp.evaluation.samples import LiftingConfig
 from scalefp.evaluation.targets import READING_TARGETS
 from scalefp.experiment import has_matplotlib
 from scalefp.release.model import Model
@@ -57,6 +58,9 @@ def test_a_release_is_measured_in_every_respect(
         tamper_keys=2,
         tamper_images=4,
         finetune_images=[32],
+        lifting=LiftingConfig(
+            victims=1, estimators=["mean"], images=[2], strengths=[1.0], pictures=2, queries=2
+        ),
     )
     out = tmp_path / "out"
     results = evaluate(model, config, out)

@@ -1,0 +1,421 @@
+"""Can a fingerprint be lifted onto pictures of others, washed out of its own, or blended?
+
+The attacker has images of a victim's instance, perhaps a copy of his own, and pictures to lay the
+fingerprint on. He has no decoder, release or key. What he adds is an *estimate* of what the
+victim's key does to a picture: one pattern for all pictures, or, learned, one for each.
+
+Shape legend: n images of the victim, m of the attacker's own copy, b pictures, R resolution; float
+images in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scalefp.data.images import to_float, to_pil
+from scalefp.errors import UserError
+from scalefp.evaluation.quality import data_pixels, decibels
+from scalefp.evaluation.samples import (
+    FORMS,
+    EvaluateConfig,
+    Samples,
+    from_files,
+    read_logits,
+    reading_figures,
+    stream,
+)
+from scalefp.evaluation.unrelated import draw_images
+from scalefp.metrics import FloatArray, bit_accuracy
+from scalefp.perturb.filters import gaussian_matrices
+
+if TYPE_CHECKING:
+    from scalefp.evaluation.method import OtherMethod
+    from scalefp.release.model import Model
+
+Estimate = Callable[[Tensor], Tensor]  # pictures [b, 3, R, R] -> what to add to each, alike
+SMOOTH = 1.5  # sigma, in pixels, of what counts as the coarse part of a picture
+OWN_IMAGES = 1024  # that the attacker draws from his own copy: as many as he likes
+STEPS, WIDTH = 300, 24  # of the small network that predicts fine from coarse parts
+ISSUED = 1_000_000  # keys among which the victim is named
+TOLD = 1e-3  # the greatest p-value that the service tells unless its operator says otherwise
+PICKED = 50  # unrelated pictures chosen because they lean to the victim
+
+
+def coarse(images: Tensor) -> Tensor:
+    """The pictures blurred; what is left of them is their fine part."""
+    side = images.shape[-1]
+    blur = gaussian_matrices(torch.full((1,), SMOOTH), side)[0].to(images)
+    return blur @ images @ blur.T
+
+
+def fine(images: Tensor) -> Tensor:
+    """What blurring takes away."""
+    return images - coarse(images)
+
+
+# How the fingerprint is estimated.
+
+
+def pattern(centre: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor | None, int], Estimate]:
+    """One pattern for all pictures: a centre of the victim's images less that of one's own.
+
+    Without images of one's own, or with few of the victim's, the pictures themselves do not
+    cancel; then only the fine part is used.
+    """
+
+    def estimate(victim: Tensor, own: Tensor | None, seed: int) -> Estimate:
+        middle = centre(victim)
+        if own is not None:
+            middle = middle - centre(own)
+        if own is None or len(victim) < 64:
+            middle = fine(middle[None])[0]
+        return lambda pictures: middle.expand_as(pictures)
+
+    return estimate
+
+
+def residual(victim: Tensor, own: Tensor | None, seed: int) -> Estimate:
+    """One pattern: the mean of what a median filter of 3x3 pixels takes away."""
+
+    def taken(images: Tensor) -> Tensor:
+        around = F.pad(images, (1, 1, 1, 1), mode="replicate")
+        windows = around.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+        return (images - windows.median(dim=4).values).mean(0)
+
+    middle = taken(victim) if own is None else taken(victim) - taken(own)
+    return lambda pictures: middle.expand_as(pictures)
+
+
+def fine_predictor(images: Tensor, seed: int) -> Estimate:
+    """How an instance draws the fine part of a picture, learned from its images.
+
+    Their mean, and by a small network what differs from it, seen from the coarse part.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(5, WIDTH, 5, padding=2), nn.ReLU(),
+            nn.Conv2d(WIDTH, WIDTH, 5, padding=2), nn.ReLU(),
+            nn.Conv2d(WIDTH, 3, 5, padding=2),
+        )  # fmt: skip
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    draw = torch.Generator().manual_seed(seed)
+    middle = fine(images).mean(0)
+    seen, wanted = placed(coarse(images)), fine(images) - middle
+    for _ in range(STEPS):
+        rows = torch.randint(len(images), (min(32, len(images)),), generator=draw)
+        optimizer.zero_grad()
+        F.mse_loss(network(seen[rows]), wanted[rows]).backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def predict(pictures: Tensor) -> Tensor:
+        drawn: Tensor = network(placed(coarse(pictures)))
+        return middle + drawn
+
+    return predict
+
+
+def placed(images: Tensor) -> Tensor:
+    """Pictures with two more channels, the place of each pixel: [b, 5, R, R]."""
+    line = torch.linspace(-1, 1, images.shape[-1])
+    places = torch.stack(torch.meshgrid(line, line, indexing="ij"))
+    return torch.cat([images, places.expand(len(images), -1, -1, -1)], dim=1)
+
+
+def learned(victim: Tensor, own: Tensor | None, seed: int) -> Estimate:
+    """A pattern for each picture: how the victim's instance would draw its fine part.
+
+    With images of one's own copy, what that one would draw is taken off.
+    """
+    hers = fine_predictor(victim, seed)
+    if own is None:
+        return hers
+    his = fine_predictor(own, seed)
+    return lambda pictures: hers(pictures) - his(pictures)
+
+
+ESTIMATORS: dict[str, Callable[[Tensor, Tensor | None, int], Estimate]] = {
+    "mean": pattern(lambda images: images.mean(0)),
+    "median": pattern(lambda images: images.median(0).values),
+    "residual": residual,
+    "learned": learned,
+}
+
+
+# The attacks.
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the attacker estimates the fingerprint from."""
+
+    estimator: str
+    images: int  # of the victim's instance
+    own_copy: bool  # whether he has an instance himself
+
+    @property
+    def name(self) -> str:
+        """``mean of 64, own copy``."""
+        return f"{self.estimator} of {self.images}{', own copy' if self.own_copy else ''}"
+
+
+def knowledges(config: EvaluateConfig) -> list[Knowledge]:
+    """Every estimator at every number of images, with and without a copy of the attacker's own.
+
+    Raises:
+        UserError: an estimator that the table does not have.
+    """
+    names = list(ESTIMATORS) if config.lifting.estimators is None else config.lifting.estimators
+    for name in names:
+        if name not in ESTIMATORS:
+            raise UserError(
+                f"unknown estimator {name!r} in lifting.estimators; known are "
+                f"{', '.join(ESTIMATORS)}."
+            )
+    choices = itertools.product(names, config.lifting.images, (True, False))
+    return [Knowledge(*choice) for choice in choices]
+
+
+def eight_bit(images: Tensor) -> Tensor:
+    """Pictures in [-1, 1] as they come back from a PNG file, float."""
+    return to_float(from_files(images.clamp(-1, 1)))
+
+
+class Lifting:
+    """Measures the attacks on the first instances: victims, and as many other recipients.
+
+    Args:
+        samples: where the keys come from; victim k is lifted by recipient ``victims + k``.
+    """
+
+    def __init__(
+        self, model: Model | OtherMethod, samples: Samples, config: EvaluateConfig
+    ) -> None:
+        self.model, self.samples, self.config = model, samples, config
+        self.victims = min(config.lifting.victims, config.keys // 2)
+        seeds = stream(config, "lifting").integers(0, 2**31, 4 * self.victims)
+        self._seeds: list[int] = seeds.tolist()
+        size = model.config.resolution
+        self.data = to_float(data_pixels(config, config.lifting.pictures, size))
+
+    def _images(self, key: int, purpose: int, count: int) -> Tensor:
+        """8-bit images of an instance, others for each of the purposes 0 to 3."""
+        seed = self._seeds[purpose * self.victims + key % self.victims]
+        return to_float(from_files(self.samples.instance(key).sample(count, seed=seed)))
+
+    def _read(self, images: Tensor, title: str) -> FloatArray:
+        """Logits [b, n] of pictures as they are."""
+        files = to_pil(images)
+        return read_logits(
+            self.model, files, len(files), self.config.batch_size, title, thorough=False
+        )
+
+    def _figures(
+        self, pictures: Sequence[Tensor], keys: Sequence[int], title: str
+    ) -> dict[str, Any]:
+        """How the keys [K] are read in pictures [K][b, 3, R, R]: bits, and shares named."""
+        logits = np.stack([self._read(eight_bit(one), title) for one in pictures])
+        return reading_figures(logits, self.samples.bits[list(keys)], self.config)
+
+    def estimates(self, known: Knowledge) -> list[Estimate]:
+        """One for each victim."""
+        estimate, made = ESTIMATORS[known.estimator], []
+        for k in range(self.victims):
+            hers = self._images(k, 0, known.images)
+            his = self._images(self.victims + k, 1, OWN_IMAGES) if known.own_copy else None
+            made.append(estimate(hers, his, self.config.seed + k))
+        return made
+
+    def attack(self, known: Knowledge) -> list[dict[str, Any]]:
+        """Lift and wash at every strength, from one estimate for each victim.
+
+        Returns:
+            Rows with ``attack`` (``lift`` or ``wash``), ``onto``, the attacker's knowledge,
+            ``strength``, figures of reading the victim's key, ``psnr`` in dB to the picture before,
+            and, onto the attacker's own pictures, ``own``: the same figures of his key.
+        """
+        count, made = self.config.lifting.pictures, self.estimates(known)
+        victims = range(self.victims)
+        hers = [self._images(k, 2, count) for k in victims]
+        his = [self._images(self.victims + k, 3, count) for k in victims]
+        targets = {"data": [self.data] * self.victims, "own pictures": his, "her pictures": hers}
+        rows = []
+        for (onto, pictures), strength in itertools.product(
+            targets.items(), self.config.lifting.strengths
+        ):
+            sign = -1 if onto == "her pictures" else 1
+            changed = [
+                one + sign * strength * estimate(one)
+                for one, estimate in zip(pictures, made, strict=True)
+            ]
+            row: dict[str, Any] = {
+                "attack": "wash" if sign < 0 else "lift",
+                "onto": onto,
+                "estimator": known.estimator,
+                "known_images": known.images,
+                "own_copy": known.own_copy,
+                "strength": strength,
+                **self._figures(changed, victims, known.name),
+                "psnr": mean_psnr(changed, pictures),
+            }
+            if onto == "own pictures":
+                row["own"] = self._figures(changed, [self.victims + k for k in victims], known.name)
+            rows.append(row)
+        return rows
+
+    def blends(self) -> list[dict[str, Any]]:
+        """Images of two instances averaged, and cut and pasted: what is read of each of the two."""
+        count = self.config.lifting.pictures
+        victims, others = range(self.victims), [self.victims + k for k in range(self.victims)]
+        hers = [self._images(k, 2, count) for k in victims]
+        his = [self._images(k, 3, count) for k in others]
+        half = self.model.config.resolution // 2
+        mixed = {
+            "averaged": [(a + b) / 2 for a, b in zip(hers, his, strict=True)],
+            "cut and pasted": [
+                torch.cat([a[..., :half], b[..., half:]], dim=3)
+                for a, b in zip(hers, his, strict=True)
+            ],
+        }
+        return [
+            {
+                "blend": name,
+                "first": self._figures(pictures, victims, name),
+                "second": self._figures(pictures, others, name),
+            }
+            for name, pictures in mixed.items()
+        ]
+
+    def picked(self) -> list[dict[str, Any]]:
+        """Unrelated pictures chosen because each leans to a victim, judged as one source.
+
+        The test is exact only for images chosen without looking at keys; this shows what
+        choosing does. For comparison as many of the same pictures at random.
+
+        Returns:
+            For each victim ``log10_p`` of the picked and of the random ones among
+            :data:`ISSUED` keys, soft form, capped at 0.
+        """
+        config = self.config
+        count = config.unrelated_images
+        source = (config.unrelated or [config.data])[0]
+        images = draw_images(source, count, stream(config, "picked"))
+        logits = read_logits(
+            self.model, images, count, config.batch_size, "pictures to pick", thorough=False
+        )
+        rows = []
+        for k in range(self.victims):
+            bits = self.samples.bits[k : k + 1]
+            order = np.argsort(FORMS["soft"](logits, bits))
+            chance = stream(config, f"picked, {k}").permutation(len(logits))
+            rows.append(
+                {
+                    name: self._log10_p(logits[chosen[:PICKED]].sum(0, keepdims=True), bits)
+                    for name, chosen in (("picked", order), ("random", chance))
+                }
+            )
+        return rows
+
+    def _log10_p(self, logits: FloatArray, bits: np.ndarray[Any, Any]) -> float:
+        log_p = float(FORMS["soft"](logits, bits)[0]) + math.log(ISSUED)
+        return min(0.0, log_p / math.log(10))
+
+    def queried(self, told: float) -> list[dict[str, Any]]:
+        """An attacker who asks for the verdict on a picture again and again, changing it.
+
+        He begins with a picture of the data on which he has laid the mean of the most images of
+        the victim that he has, adds one smooth wave after another, and keeps what makes the
+        victim's p-value smaller.
+
+        Args:
+            told: greatest p-value that the service tells; of greater ones he learns nothing.
+
+        Returns:
+            For each victim ``log10_p`` among :data:`ISSUED` keys ``before`` and after, the ``psnr``
+            to the picture of the data, and the share of the victim's bits that is read,
+            ``accuracy``.
+        """
+        rows = []
+        lifted = self.estimates(Knowledge("mean", self.config.lifting.images[-1], own_copy=True))
+        for k, estimate in enumerate(lifted):
+            bits = self.samples.bits[k : k + 1]
+            picture = self.data[k : k + 1]
+            start = eight_bit(picture + estimate(picture))
+            waves = smooth_waves(start.shape[-1], self.config.seed + k)
+            best, least = start, self._log10_p(self._read(start, "asking"), bits)
+            before = least
+            for wave in itertools.islice(waves, self.config.lifting.queries // 2):
+                for sign in (1, -1):
+                    tried = eight_bit(best + sign * wave)
+                    now = self._log10_p(self._read(tried, "asking"), bits)
+                    if now < least and now <= math.log10(told):
+                        best, least = tried, now
+                        break
+            accuracy = bit_accuracy(self._read(best, "asking"), bits)
+            rows.append(
+                {
+                    "before": before,
+                    "log10_p": least,
+                    "psnr": mean_psnr([best], [picture]),
+                    "accuracy": float(accuracy.mean()),
+                }
+            )
+        return rows
+
+
+def smooth_waves(side: int, seed: int) -> Iterator[Tensor]:
+    """Waves [1, 3, R, R] of random direction, phase, length and colour, of amplitude 0.08."""
+    draw = np.random.default_rng([seed, side])
+    y, x = np.mgrid[:side, :side] / side
+    while True:
+        fx, fy = draw.integers(0, side // 3, 2)
+        wave = np.cos(2 * np.pi * (fx * x + fy * y + draw.random()))
+        colour = draw.choice([-1.0, 0.0, 1.0], (3, 1, 1))
+        yield torch.from_numpy(0.08 * colour * wave).float()[None]
+
+
+def mean_psnr(changed: Sequence[Tensor], before: Sequence[Tensor]) -> float:
+    """Mean over pictures of the PSNR in dB, as 8-bit files, to what they were."""
+    pairs = zip(changed, before, strict=True)
+    return float(np.mean([decibels(from_files(a.clamp(-1, 1)), from_files(b)) for a, b in pairs]))
+
+
+def lifting_parts(
+    model: Model | OtherMethod, samples: Samples, config: EvaluateConfig
+) -> dict[str, Callable[[], Any]]:
+    """What is to be measured, by name: each attacker's knowledge, then the other attacks."""
+    lifting, known = Lifting(model, samples, config), knowledges(config)
+    if not known:
+        return {}
+    return {
+        **{f"lifting, {one.name}": partial(lifting.attack, one) for one in known},
+        "lifting, blends": lifting.blends,
+        "lifting, picked": lifting.picked,
+        "lifting, asking": partial(lifting.queried, 1.0),
+        "lifting, asking of the service": partial(lifting.queried, TOLD),
+    }
+
+
+def lifting_results(found: Mapping[str, Any], config: EvaluateConfig) -> dict[str, Any] | None:
+    """The measured parts together; None if no attack was wanted."""
+    known = knowledges(config)
+    if not known:
+        return None
+    return {
+        "rows": [row for one in known for row in found[f"lifting, {one.name}"]],
+        "blends": found["lifting, blends"],
+        "picked": found["lifting, picked"],
+        "asking": found["lifting, asking"],
+        "asking_service": found["lifting, asking of the service"],
+    }

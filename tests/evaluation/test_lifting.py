@@ -1,0 +1,188 @@
+"""Attacks on a fingerprint that is a sum of carriers, for which what they reach is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from parity import make_folder
+from scalefp.config import ModelConfig
+from scalefp.data.images import to_float, to_tensor
+from scalefp.errors import UserError
+from scalefp.evaluation import lifting
+from scalefp.evaluation.lifting import ESTIMATORS, Knowledge, Lifting, fine, lifting_parts
+from scalefp.evaluation.report import _lifting_parts as page
+from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
+from scalefp.key import Key
+
+SIZE, N_BITS, STRENGTH = 16, 32, 0.02
+
+
+def carriers() -> Tensor:
+    """Orthogonal waves that blurring takes away, [n, 3, R, R] of unit variance."""
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn(N_BITS, 3, SIZE, SIZE, generator=draw)
+    checks = noise * (-1.0) ** (torch.arange(SIZE)[:, None] + torch.arange(SIZE))
+    basis, _ = torch.linalg.qr((checks - checks.mean((2, 3), keepdim=True)).flatten(1).T)
+    return basis.T.reshape(N_BITS, 3, SIZE, SIZE) * math.sqrt(3 * SIZE * SIZE)
+
+
+class SpreadInstance:
+    """Smooth pictures plus the carriers, each with the sign of its bit."""
+
+    def __init__(self, key: Key) -> None:
+        signs = torch.from_numpy(2.0 * key.bits - 1).float()
+        self.pattern = STRENGTH * (signs[:, None, None, None] * carriers()).sum(0)
+
+    def sample(self, n: int, *, seed: int = 0, batch_size: int = 32) -> Tensor:
+        draw = torch.Generator().manual_seed(seed)
+        coarse = torch.rand(n, 3, 2, 2, generator=draw) - 0.5
+        return torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear") + self.pattern
+
+
+class SpreadModel:
+    """Reads a bit by its carrier."""
+
+    digest = "cd" * 32
+    config = ModelConfig(resolution=SIZE, n_bits=N_BITS)
+
+    def instantiate(self, key: Key) -> SpreadInstance:
+        return SpreadInstance(key)
+
+    def decode(self, images: list, *, batch_size: int = 32, search: bool = True) -> object:
+        pixels = to_float(to_tensor(images, SIZE))
+        logits = torch.einsum("bchw,nchw->bn", pixels, carriers()).numpy()
+        return type("Read", (), {"logits": logits})()
+
+
+@pytest.fixture(autouse=True)
+def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifting, "STEPS", 20)
+
+
+@pytest.fixture
+def config(tmp_path) -> EvaluateConfig:
+    return EvaluateConfig(
+        keys=4,
+        issued=[1, 1_000_000],
+        pools=[1, 4],
+        data=make_folder(tmp_path / "data", 24, seed=0),
+        unrelated_images=24,
+        lifting=LiftingConfig(
+            victims=2, images=[4, 64], strengths=[1.0, 2.0], pictures=8, queries=40
+        ),
+    )
+
+
+@pytest.fixture
+def attacks(config: EvaluateConfig) -> Lifting:
+    model = SpreadModel()
+    return Lifting(model, Samples(model, config), config)
+
+
+@pytest.mark.parametrize("estimator", ["mean", "median"])
+def test_with_a_copy_the_difference_of_the_keys_is_lifted(attacks: Lifting, estimator: str) -> None:
+    rows = attacks.attack(Knowledge(estimator, 64, True))
+    found = {(row["attack"], row["onto"], row["strength"]): row for row in rows}
+    bits = attacks.samples.bits
+    same = [float((bits[k] == bits[2 + k]).mean()) for k in range(2)]
+    # Onto his own pictures once: her pattern whole, his gone, but where both agree all stays.
+    once = found["lift", "own pictures", 1.0]
+    assert once["mean"] == pytest.approx(1.0, abs=0.02)
+    assert once["own"]["mean"] == pytest.approx(np.mean(same), abs=0.02)
+    # Washed once, her bits are his; washed twice, those in which they differ are reversed.
+    assert found["wash", "her pictures", 1.0]["mean"] == pytest.approx(np.mean(same), abs=0.02)
+    assert found["wash", "her pictures", 2.0]["mean"] == pytest.approx(np.mean(same), abs=0.02)
+    # What is added twice is 6 dB louder.
+    psnr = [found["lift", "own pictures", strength]["psnr"] for strength in (1.0, 2.0)]
+    assert psnr[0] - psnr[1] == pytest.approx(20 * math.log10(2), abs=0.3)
+
+
+def test_without_a_copy_the_whole_pattern_is_lifted(attacks: Lifting) -> None:
+    rows = attacks.attack(Knowledge("mean", 64, False))
+    found = {(row["onto"], row["strength"]): row for row in rows}
+    assert found["own pictures", 2.0]["mean"] > 0.97
+    assert found["own pictures", 2.0]["attributed"]["1"]["soft"]["1"] > 0.9
+    assert found["her pictures", 2.0]["mean"] < 0.03  # reversed
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimate_points_at_the_pattern(estimator: str) -> None:
+    """The mean over pictures of what is added correlates with what the key adds."""
+    key = Key.from_bits(np.random.default_rng(5).integers(0, 2, N_BITS, dtype=np.uint8))
+    instance = SpreadInstance(key)
+    victim, pictures = instance.sample(96, seed=1), instance.sample(16, seed=2) - instance.pattern
+    added = ESTIMATORS[estimator](victim, None, 0)(pictures).mean(0)
+    agreement = torch.corrcoef(
+        torch.stack([added.flatten(), fine(instance.pattern[None]).flatten()])
+    )
+    assert agreement[0, 1] > 0.6
+
+
+def test_the_estimate_is_the_same_for_the_same_seed() -> None:
+    images = SpreadInstance(Key(b"\x0f" * 4, N_BITS)).sample(16, seed=3)
+    first, second = (ESTIMATORS["learned"](images, None, 7)(images) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_blends_show_both(attacks: Lifting) -> None:
+    averaged, pasted = attacks.blends()
+    for row in (averaged, pasted):
+        # The bits in which the two agree are read; the others are cancelled or torn.
+        assert row["first"]["mean"] > 0.7 and row["second"]["mean"] > 0.7
+    assert averaged["blend"] == "averaged" and pasted["blend"] == "cut and pasted"
+
+
+def test_picked_pictures_lean_where_random_ones_do_not(
+    attacks: Lifting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifting, "PICKED", 6)
+    monkeypatch.setattr(lifting, "ISSUED", 1)
+    for row in attacks.picked():
+        assert row["picked"] < row["random"] - 1
+
+
+def test_asking_helps_only_where_p_values_are_told(
+    attacks: Lifting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifting, "ISSUED", 1)
+    for row in attacks.queried(1.0):
+        assert row["log10_p"] < row["before"]
+    for row in attacks.queried(1e-300):
+        assert row["log10_p"] == row["before"]
+
+
+def test_all_parts_make_the_page(config: EvaluateConfig) -> None:
+    config.lifting = LiftingConfig(
+        victims=1, estimators=["mean"], images=[4], strengths=[2.0], pictures=4, queries=2
+    )
+    model = SpreadModel()
+    parts = lifting_parts(model, Samples(model, config), config)
+    found = {name: measure() for name, measure in parts.items()}
+    results = {
+        "lifting": lifting.lifting_results(found, config),
+        "config": {"lifting": vars(config.lifting), "pools": config.pools},
+    }
+    text = "\n".join(page(results))
+    assert text.count("| data | mean |") == text.count("| her pictures | mean |") == 2
+    assert "4 and a copy" in text and "cut and pasted" in text and "10^" in text
+    config.lifting.estimators = []
+    assert lifting_parts(model, Samples(model, config), config) == {}
+    assert (
+        lifting.lifting_results({}, config) is None and page({"lifting": None, "config": {}}) == []
+    )
+
+
+def test_mistakes(config: EvaluateConfig) -> None:
+    config.lifting.estimators = ["mena"]
+    with pytest.raises(UserError, match="'mena'.*mean, median"):
+        lifting.knowledges(config)
+    for change, word in (
+        ({"victims": 0}, "victims"), ({"images": []}, "images"), ({"images": [4, 4]}, "images"),
+        ({"strengths": [0.0]}, "strengths"), ({"pictures": 0}, "pictures"),
+    ):  # fmt: skip
+        config.lifting = LiftingConfig(**change)
+        with pytest.raises(UserError, match=word):
+            config.check()
