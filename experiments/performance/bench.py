@@ -24,7 +24,7 @@ def measure_search() -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_bench_command(parser.add_subparsers())
-    args = parser.parse_args(["bench", "--out", str(HERE), *sys.argv[1:]])
+    args = parser.parse_args(["bench", "--out", str(HERE), "--force", *sys.argv[1:]])
     return run(args, {"search": measure_search})
 
 

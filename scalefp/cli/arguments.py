@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from scalefp import __version__
@@ -19,22 +20,38 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{without_keys(message, SHORT_KEY)} (see `{self.prog} --help`)")
 
 
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text!r}")
-    return int(text)
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """The type of an option: a whole number of this range."""
+
+    def number(text: str) -> int:
+        if not (text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+            typed = text if len(text) < 40 else f"{text[:40]}..."
+            raise argparse.ArgumentTypeError(
+                f"a whole number from {least:,} to {most:,} is needed, not {typed!r}"
+            )
+        return int(text)
+
+    return number
 
 
-def seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"a whole number from 0 to 2^63 - 1, not {text!r}")
-    return int(text)
+count = whole(1, 1_000_000)
+threads = whole(1, 1024)  # or processes
+seed = whole(0, 2**63 - 1)
+port = whole(0, 65535)
 
 
-def port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"a port from 0 to 65535 is needed, not {text!r}")
-    return int(text)
+def filled(text: str) -> str:
+    """A name that is not empty, as that of a variable of the shell that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is needed, but this is empty")
+    return text
+
+
+def new_name(text: str) -> str:
+    """The name of a file or folder that can be made."""
+    if not Path(filled(text)).resolve().name:
+        raise argparse.ArgumentTypeError(f"{text!r} is the root of all folders: name one in it")
+    return text
 
 
 def decibels(text: str) -> float:
@@ -94,8 +111,15 @@ def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> 
 
 
 def add_key_choice(parser: Parser) -> Any:
-    """Which key to use; returns the group, one of which must be given. See commands.chosen_key."""
+    """Which key to use; returns the group, one of which must be given. See instances.chosen_key."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--key", metavar="HEX", help="key; with --registry it must be issued there")
+    which.add_argument(
+        "--key", metavar="HEX",
+        help="key, seen by all users of this machine meanwhile; with --registry it must be issued "
+        "there",
+    )  # fmt: skip
+    which.add_argument(
+        "--key-file", type=filled, metavar="FILE", help="file that holds the key; - reads it here"
+    )
     which.add_argument("--holder", help="take the holder's active key from --registry")
     return which

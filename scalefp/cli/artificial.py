@@ -8,9 +8,10 @@ from scalefp.cli.arguments import (
     add_command,
     add_key_choice,
     add_options,
-    count,
     decibels,
+    new_name,
     seed,
+    threads,
 )
 from scalefp.cli.hydra import add_overrides, run_hydra
 from scalefp.cli.images import show_keys
@@ -72,12 +73,14 @@ def add_embed(actions: Any) -> None:
         "--seed", type=seed,
         help="with --per-image: the same keys again, guessable by others; for experiments",
     )  # fmt: skip
-    embed.add_argument("--out", required=True, metavar="DIR|ZIP", help="folder or zip to write")
+    embed.add_argument(
+        "--out", required=True, type=new_name, metavar="DIR|ZIP", help="folder or zip to write"
+    )
     embed.add_argument(
         "--psnr", type=decibels, metavar="DB",
         help="strength of the mark; less is stronger (default: as trained)",
     )  # fmt: skip
-    embed.add_argument("--workers", type=count, default=1, help="threads (default: 1)")
+    embed.add_argument("--workers", type=threads, default=1, help="threads (default: 1)")
     embed.add_argument("--force", action="store_true", help="mark what is marked already")
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from scalefp.bench import report
-from scalefp.cli.arguments import add_command, count
+from scalefp.cli.arguments import add_command, threads
 from scalefp.cli.output import OK, write
+from scalefp.cli.outputs import check_out, is_json
 from scalefp.errors import UserError
 from scalefp.files import printable
 
@@ -29,7 +30,7 @@ def add_bench_command(to: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--model", default="emoji", help="release (default: emoji)")
     parser.add_argument(
-        "--threads", type=count, nargs="+", metavar="N",
+        "--threads", type=threads, nargs="+", metavar="N",
         help="numbers of CPU threads, one table each (default: 1 and all)",
     )  # fmt: skip
     parser.add_argument(
@@ -37,6 +38,7 @@ def add_bench_command(to: Any) -> None:
         help=f"some of the measurements: {', '.join(report.NAMES)}",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, table.md")
+    parser.add_argument("--force", action="store_true", help="overwrite results in --out")
     parser.add_argument(
         "--profile", type=Path, metavar="DIR",
         help="write profiles by torch.profiler, and no table",
@@ -49,12 +51,14 @@ def run(args: argparse.Namespace, extra: Extra | None = None) -> int:
     for folder in (args.out, args.profile):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder: make it first")
-    threads = args.threads or sorted({1, all_threads()})
+    if args.out is not None:
+        check_out(args.out / "results.json", "the results of a run", is_json, force=args.force)
+    numbers = args.threads or sorted({1, all_threads()})
     if args.profile is not None:
-        names = report.profiles(args.model, threads[0], args.only, args.profile)
+        names = report.profiles(args.model, numbers[0], args.only, args.profile)
         write("".join(f"{printable(args.profile / name)}.txt\n" for name in names))
         return OK
-    results = report.bench(args.model, threads, args.only, extra)
+    results = report.bench(args.model, numbers, args.only, extra)
     if args.out is not None:
         report.write(results, args.out)
     write(json.dumps(results, indent=1) if args.json else report.markdown(results))

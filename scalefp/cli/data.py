@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from scalefp.cli.arguments import add_command, add_options, count
+from scalefp.cli.arguments import add_command, add_options, count, new_name, threads
 from scalefp.cli.output import OK, show
 
 
@@ -17,13 +17,13 @@ def add_data_commands(to: Any) -> None:
         "scalefp data prepare photos --out photos64.zip --resolution 64",
     )  # fmt: skip
     prepare.add_argument("source", metavar="SRC", help="folder, zip or bundled name")
-    prepare.add_argument("--out", required=True, metavar="ZIP", help="zip to write")
+    prepare.add_argument("--out", required=True, type=new_name, metavar="ZIP", help="zip to write")
     prepare.add_argument("--resolution", required=True, type=count, help="16 to 1024")
     prepare.add_argument(
         "--crop", choices=("center", "celeba"), default="center",
         help="largest centred square (default), or the published crop of aligned CelebA",
     )  # fmt: skip
-    prepare.add_argument("--workers", type=count, default=1, help="threads (default: 1)")
+    prepare.add_argument("--workers", type=threads, default=1, help="threads (default: 1)")
     add_options(prepare)
 
 

@@ -1,8 +1,12 @@
 """The one command, ``scalefp``: each group of its subcommands has a file beside this one."""
 
 import argparse
+import os
+import stat
 import warnings
 from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import TextIO
 
 from scalefp import __version__
@@ -55,12 +59,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def warn_if_open(release: str) -> None:
+    """Say it if others may read a release; those that come with the package are public."""
+    try:
+        mode = os.stat(release).st_mode
+    except (OSError, ValueError):  # a bundled name, or a mistake to be said later
+        return
+    bundled = Path(release).resolve().parent == Path(str(files("scalefp"))) / "assets"
+    if stat.S_ISREG(mode) and mode & 0o077 and not bundled:
+        say(
+            f"warning: other users may read or write the release {release} (mode "
+            f"{stat.S_IMODE(mode):04o}), which is as secret as the registry: run chmod 600 on it"
+        )
+
+
 def run(argv: Sequence[str] | None) -> int:
     """Do what the command line says and return the exit code, or raise what went wrong."""
     args = parse(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         code: int = args.run(args)
+    if getattr(args, "model", None) is not None:  # it was one, or this would not be reached
+        warn_if_open(args.model)
     return code
 
 

@@ -5,21 +5,23 @@ registry answer at once.
 """
 
 import argparse
-import os
+import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalefp.cli.arguments import add_command, add_key_choice, add_options, count, seed
 from scalefp.cli.output import OK, show
+from scalefp.cli.outputs import INSTANCES, add_out, check_out, is_png
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, open_regular
 
 if TYPE_CHECKING:
     from scalefp.key import Key
     from scalefp.release.reader import Reader
 
 UNFINISHED = ".unfinished"  # in a folder that is being sampled into: by which command
+MAX_KEY_FILE = 4096  # characters
 FORMATS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}  # by suffix of --out
 
 
@@ -32,7 +34,7 @@ def add_instance_commands(to: Any) -> None:
     add_options(instantiate, "model")
     add_key_choice(instantiate)
     instantiate.add_argument("--registry", help="an SQLite file or a database URL")
-    instantiate.add_argument("--out", required=True, metavar="FILE", help="file to write")
+    add_out(instantiate, "FILE", "file to write")
     instantiate.add_argument(
         "--format", choices=list(FORMATS.values()), help="default: by the suffix of FILE"
     )
@@ -45,11 +47,20 @@ def add_instance_commands(to: Any) -> None:
         "scalefp sample --instance a.safetensors --out images --num 16 --seed 0",
     )  # fmt: skip
     sample.add_argument("--instance", required=True, metavar="FILE", help="instance file")
-    sample.add_argument("--out", required=True, metavar="DIR", help="folder, made if missing")
+    add_out(sample, "DIR", "folder, made if missing")
     sample.add_argument("--num", type=count, default=16, help="images (default: 16)")
     sample.add_argument("--seed", type=seed, default=0, help="seed of the latents (default: 0)")
-    sample.add_argument("--force", action="store_true", help="overwrite images of those names")
     add_options(sample)
+
+
+def typed_key(args: argparse.Namespace) -> str:
+    """The digits of --key, or what --key-file holds."""
+    if args.key_file is None:
+        return str(args.key)
+    if args.key_file == "-":
+        return sys.stdin.read(MAX_KEY_FILE) if sys.stdin is not None else ""
+    with open_regular(args.key_file) as file:
+        return file.read(MAX_KEY_FILE).decode(errors="replace")
 
 
 def chosen_key(args: argparse.Namespace, model: "Reader") -> "Key":
@@ -58,12 +69,12 @@ def chosen_key(args: argparse.Namespace, model: "Reader") -> "Key":
     from scalefp.registry import Registry, check_pair
 
     if args.registry is None:
-        return Key.from_hex(args.key, model.config.n_bits)
+        return Key.from_hex(typed_key(args), model.config.n_bits)
     registry = Registry(args.registry)
     check_pair(registry, model)
     if args.holder is not None:
         return registry.find(args.holder)
-    key = Key.from_hex(args.key, model.config.n_bits)
+    key = Key.from_hex(typed_key(args), model.config.n_bits)
     registry.check_usable(key)
     return key
 
@@ -76,16 +87,12 @@ def check_holder(args: argparse.Namespace) -> None:
 
 def run_instantiate(args: argparse.Namespace) -> int:
     check_holder(args)
-    for precious in (args.model, args.registry):
-        files = [path for path in (precious, args.out) if path and os.path.exists(path)]
-        if len(files) == 2 and os.path.samefile(*files):
-            raise UserError(f"--out {args.out} would overwrite {precious}: choose another file")
-
     from scalefp.loading import load_model
 
     kind = args.format or FORMATS.get(Path(args.out).suffix.lower(), "safetensors")
     if args.uint8 and kind == "safetensors":
         raise UserError("--uint8 is for --format onnx or pt2: `scalefp sample` writes 8-bit images")
+    check_out(args.out, *INSTANCES[kind], force=args.force)
     model = load_model(args.model)
     instance = model.instantiate(chosen_key(args, model))
     if kind == "safetensors":
@@ -105,13 +112,12 @@ def run_sample(args: argparse.Namespace) -> int:
     instance, folder = load_instance(args.instance), Path(args.out)
     digits = max(4, len(str(args.num - 1)))
     files = [folder / f"{number:0{digits}d}.png" for number in range(args.num)]
-    present = next((file for file in files if file.exists()), None)
     # What a killed run of the same command has left may be written again, for it is the same.
     note, digest = folder / UNFINISHED, sha256(Path(args.instance).read_bytes()).hexdigest()
     what = f"{digest} seed {args.seed}, {args.num} images"
     ours = note.is_file() and note.read_bytes() == what.encode()
-    if present is not None and not (args.force or ours):
-        raise UserError(f"{present} exists already: choose another --out, or overwrite by --force")
+    for file in files if folder.exists() else []:
+        check_out(file, "an image of that kind, PNG", is_png, force=args.force or ours)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(note) as temporary:
         temporary.write_text(what)

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, NamedTuple
 
 from scalefp.attribution.reading import Reading
-from scalefp.cli.arguments import Parser, add_list, count
+from scalefp.cli.arguments import Parser, add_list, count, threads
 from scalefp.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Load = Callable[[str], "Reader"]
 def add_reading_options(parser: Parser) -> None:
     """Which images a command reads, and how."""
     parser.add_argument(
-        "--workers", type=count, default=1, metavar="N",
+        "--workers", type=threads, default=1, metavar="N",
         help="processes that read images, for large folders (default: 1)",
     )  # fmt: skip
     parser.add_argument(

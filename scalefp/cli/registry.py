@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalefp.cli.arguments import add_command, add_list, add_options
 from scalefp.cli.output import OK, show
+from scalefp.cli.outputs import add_out, check_out, is_registry_export
 from scalefp.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,9 +129,7 @@ def add_checking(actions: Any) -> None:
         actions, "export", run_export, "write all keys and what happened to them",
         "scalefp registry export --registry keys.db --out keys.jsonl",
     )  # fmt: skip
-    export.add_argument(
-        "--out", required=True, metavar="FILE", help="JSON Lines (.jsonl) or CSV (.csv)"
-    )
+    add_out(export, "FILE", "JSON Lines (.jsonl) or CSV (.csv)")
     add_options(export, "registry")
 
 
@@ -289,7 +288,8 @@ def run_verify(args: argparse.Namespace) -> int:
 def run_export(args: argparse.Namespace) -> int:
     from scalefp.registry.exchange import export_registry
 
-    count = export_registry(opened(args), args.out)
+    check_out(args.out, "an export of a registry", is_registry_export, force=args.force)
+    count = export_registry(opened(args), args.out, overwrite=args.force)
     done = f"{args.out}: {count} lines"
     show(args, {"out": args.out, "lines": count}, [done], done)
     return OK

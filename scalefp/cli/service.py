@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from scalefp.cli.arguments import add_command, add_options, count, port, probability
+from scalefp.cli.arguments import (
+    add_command,
+    add_options,
+    count,
+    filled,
+    port,
+    probability,
+    threads,
+)
 from scalefp.service import serve
 
 
@@ -13,7 +21,9 @@ def add_service_command(to: Any) -> None:
         "  SCALEFP_TOKEN=$(openssl rand -hex 32) scalefp serve --model emoji --registry keys.db",
     )  # fmt: skip
     add_options(parser, "model", "registry")
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", type=filled, default="127.0.0.1", help="address (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=port, default=8000, help="0 takes a free one; default 8000")
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME",
@@ -26,7 +36,9 @@ def add_service_command(to: Any) -> None:
     parser.add_argument(
         "--master", metavar="FILE", help="secret from which the keys of this registry are derived"
     )
-    parser.add_argument("--workers", type=count, help="processes that decode (default: all cores)")
+    parser.add_argument(
+        "--workers", type=threads, help="processes that decode (default: all cores)"
+    )
     limits = {
         "max-mib": (32, "size of one request in MiB"),
         "max-images": (64, "images in one request"),

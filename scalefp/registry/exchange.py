@@ -72,15 +72,18 @@ def _written(rows: Iterable[Sequence[Any]], suffix: str) -> Iterator[str]:
         line.truncate()
 
 
-def export_registry(registry: Registry, out: str | os.PathLike[str]) -> int:
+def export_registry(
+    registry: Registry, out: str | os.PathLike[str], *, overwrite: bool = False
+) -> int:
     """Write all that happened to the keys of a registry to a file, and return the lines' number.
 
     Raises:
-        UserError: the file exists or cannot be written, or the registry cannot be read.
+        UserError: the file exists (unless ``overwrite``) or cannot be written, or the registry
+            cannot be read.
     """
     path = Path(out)
     suffix = _format(path)
-    if path.exists():
+    if path.exists() and not overwrite:
         raise UserError(f"{path} exists already: choose another file")
     digest, n_bits, count = registry.model_digest, registry.n_bits, 0
 

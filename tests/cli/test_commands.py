@@ -18,8 +18,6 @@ from safetensors import safe_open
 
 import scalefp
 from conftest import HOLDERS, Run, assert_mistake, write_image
-from kills import killed_at
-from scalefp.cli import main
 from scalefp.key import Key
 from scalefp.release.instance import Instance
 from scalefp.release.model import Model
@@ -116,16 +114,6 @@ def test_refused_keys_write_nothing(
     assert os.listdir() == []
 
 
-def test_instantiate_never_overwrites_what_it_reads(
-    run: Run, registry: Path, release: Path
-) -> None:
-    for precious in (release, registry):
-        before = precious.read_bytes()
-        arguments = ["--holder", "recipient-a", "--registry", registry, "--out", precious]
-        assert_mistake(run("instantiate", "--model", release, *arguments), "overwrite")
-        assert precious.read_bytes() == before
-
-
 def test_unwritable_output(run: Run, release: Path) -> None:
     Path("file").touch()
     for out in ("missing/a.safetensors", "file/a.safetensors"):
@@ -150,16 +138,19 @@ def test_sample_writes_the_instances_images(run: Run, release: Path, model: Mode
     assert Path(files[0]).read_bytes() != Path("deep/images/0000.png").read_bytes()
 
 
-def test_sample_overwrites_only_by_force(run: Run, model: Model) -> None:
+def test_sample_overwrites_only_images_and_only_by_force(run: Run, model: Model) -> None:
     model.instantiate(Key.random()).save("a.safetensors")
-    Path("out").mkdir()
-    Path("out/0001.png").write_text("precious")
+    earlier = write_image(Path("out/0001.png"))
+    before = earlier.read_bytes()
     arguments = ["sample", "--instance", "a.safetensors", "--out", "out", "--num", "2"]
     assert_mistake(run(*arguments), "out/0001.png", "--force")
     assert os.listdir("out") == ["0001.png"]
-    assert Path("out/0001.png").read_text() == "precious"
+    assert earlier.read_bytes() == before
     assert run(*arguments, "--force").code == 0
     assert Image.open("out/0001.png").size == (16, 16)
+    earlier.write_text("precious")
+    assert_mistake(run(*arguments, "--force"), "out/0001.png exists and is not an image")
+    assert earlier.read_text() == "precious"
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])  # before the note, and before each image

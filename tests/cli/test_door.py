@@ -54,7 +54,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["registry", "list", "--registry", "r", "x", "y"], ["2 argument(s) too many"]),
         (["instantiate", "--model", "m", "--out", "o"], ["--key", "--holder"]),
         (["instantiate", "--model", "m", "--out", "o", "--holder", "h"], ["--registry"]),
-        (["sample", "--instance", "i", "--out", "o", "--num", "0"], ["--num", "above 0"]),
+        (["sample", "--instance", "i", "--out", "o", "--num", "0"], ["--num", "from 1 to"]),
         (["sample", "--instance", "i", "--out", "o", "--num", "x"], ["--num"]),
         (["sample", "--instance", "i", "--out", "o", "--seed", "-1"], ["--seed"]),
         (["sample", "--instance", "i", "--out", "o", "--seed", str(2**63)], ["--seed"]),
