@@ -18,6 +18,8 @@ from safetensors import safe_open
 
 import scalefp
 from conftest import HOLDERS, Run, assert_mistake, write_image
+from kills import killed_at
+from scalefp.cli import main
 from scalefp.key import Key
 from scalefp.release.instance import Instance
 from scalefp.release.model import Model
