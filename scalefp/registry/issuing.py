@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -16,8 +17,9 @@ from scalefp.key import Key
 from scalefp.registry import audit
 from scalefp.registry.audit import Event
 from scalefp.registry.database import Database
+from scalefp.registry.holders import check_new, may_look_like
 from scalefp.registry.master import MasterSecret
-from scalefp.registry.rows import IMPORT, ISSUE, REBUILD, REVOKE, Meta, checked_meta
+from scalefp.registry.rows import IMPORT, ISSUE, REBUILD, REVOKE, Meta, checked_key, checked_meta
 from scalefp.registry.schema import (
     CHAIN_KEY_BYTES,
     KEYS,
@@ -26,6 +28,21 @@ from scalefp.registry.schema import (
     SCHEMA_VERSION,
     count_keys,
 )
+
+
+class _Config(Protocol):
+    @property
+    def n_bits(self) -> int: ...
+
+
+class Release(Protocol):
+    """What issuing asks of a release; both kinds of scalefp.loading have it."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def config(self) -> _Config: ...
 
 
 def _check_master(meta: Meta, master: MasterSecret | None, name: str) -> None:
@@ -92,6 +109,12 @@ def _has_active(name: str) -> str:
     return f"{name!r} has an active key already: revoke it first, or name another holder"
 
 
+def _check_new(connection: Connection, meta: Meta, names: Sequence[str]) -> None:
+    """Refuse new holders who could be mistaken for others; what was issued before stays."""
+    alike = select(KEYS).where(may_look_like(names, connection.dialect.name))
+    check_new(names, (checked_key(row, meta).holder for row in connection.execute(alike)))
+
+
 def _keys_present(connection: Connection, keys: Iterable[Key]) -> set[bytes]:
     """Which of the keys were issued, packed."""
     return set(count_keys(connection, KEYS.c.key, (key.bytes for key in keys)))
@@ -149,6 +172,7 @@ def issue(
     before, active = _holdings(connection, names)
     if active:
         raise UserError(_has_active(min(active)))
+    _check_new(connection, meta, [name for name in names if not before[name]])
     if master is None:
         keys = _draw(connection, len(names), meta.n_bits)
     else:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
@@ -22,6 +22,7 @@ from scalefp.registry import audit, issuing
 from scalefp.registry.audit import Event, Verified
 from scalefp.registry.database import Database
 from scalefp.registry.holders import clean_holder, holder_has
+from scalefp.registry.issuing import Release
 from scalefp.registry.master import MasterSecret
 from scalefp.registry.rows import (
     REINSTATE,
@@ -35,22 +36,6 @@ from scalefp.registry.rows import (
 )
 from scalefp.registry.schema import KEYS
 from scalefp.registry.snapshot import Snapshot, refresh
-
-
-class _Config(Protocol):
-    @property
-    def n_bits(self) -> int: ...
-
-
-class Release(Protocol):
-    """What issuing asks of a release; both kinds of scalefp.loading have it."""
-
-    @property
-    def digest(self) -> str: ...
-
-    @property
-    def config(self) -> _Config: ...
-
 
 # Named here, because inside the class `list` is the method.
 Records = list[Record]
@@ -101,6 +86,7 @@ class Registry:
         Raises:
             UserError: the holder has an active key, the registry is of another release, or its
                 keys are made in another way (see ``master``).
+            LookalikeError: the name of a new holder could be mistaken for another's.
         """
         return self.issue_many([holder], model)[0]
 

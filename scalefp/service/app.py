@@ -46,7 +46,7 @@ CODES = {
     401: "wrong_token",
     403: "issuing_off, foreign_origin",
     408: "upload_too_slow",
-    409: "no_key_issued, holder_has_key",
+    409: "no_key_issued, holder_has_key, holder_looks_like_another",
     413: "too_large, too_many_images",
     422: "invalid, image_refused, image_too_slow",
     500: "internal",

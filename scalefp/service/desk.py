@@ -17,6 +17,7 @@ from scalefp.attribution.reading import Reading
 from scalefp.attribution.verdict import verdict
 from scalefp.errors import UserError
 from scalefp.registry import Record, Registry, Snapshot
+from scalefp.registry.holders import LookalikeError
 from scalefp.registry.registry import Records
 from scalefp.release.reader import Reader
 from scalefp.service.limits import Limits, Refused, busy
@@ -232,6 +233,8 @@ class Desk:
     def _issue(self, holder: str) -> Record:
         try:
             self.registry.issue(holder, self.model)
+        except LookalikeError as error:
+            raise Refused(409, "holder_looks_like_another", str(error)) from None
         except UserError:
             if self._has_active_key(holder):
                 raise Refused(

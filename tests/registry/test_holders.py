@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from registries import MODEL
 from scalefp.errors import UserError
 from scalefp.registry.exchange import import_registry
-from scalefp.registry.holders import Holders, clean_holder, read_holders
+from scalefp.registry.holders import Holders, LookalikeError, clean_holder, read_holders
 from scalefp.registry.registry import Registry
 
 
@@ -34,6 +34,76 @@ def test_bad_holder_is_refused_before_anything_is_created(tmp_path, holder, mess
 def test_clean_names_are_stripped_and_in_one_unicode_form():
     assert clean_holder(" E\u0301cole \n") == "\u00c9cole"
     assert clean_holder("x" * 200) == "x" * 200
+
+
+# Look-alikes.
+
+ALIKE = [
+    ("Alice", "alice"),
+    ("paypal", "p\u0430yp\u0430l"),  # Cyrillic a
+    ("\u0421\u041e\u0421\u041e", "coco"),  # Cyrillic throughout
+    ("nova", "n\u03bfva"),  # Greek omicron
+    ("Lab 1", "\uff2c\uff41\uff42 1"),  # full width
+    ("office", "o\ufb03ce"),  # a ligature
+    ("Stra\u00dfe", "STRASSE"),
+]
+
+
+@pytest.mark.parametrize(("name", "other"), ALIKE + [pair[::-1] for pair in ALIKE])
+def test_a_name_that_looks_like_another_holders_is_refused(place, name, other):
+    registry = Registry(place)
+    key = registry.issue(name, MODEL)
+    head = registry.head()
+    for names in ([other], ["new", other]):
+        with pytest.raises(LookalikeError, match="looks like") as error:
+            registry.issue_many(names, MODEL)
+        assert str(error.value).isascii() and ascii(other) in str(error.value)
+    with pytest.raises(LookalikeError):
+        registry.issue_many(["x", "X"], MODEL)
+    assert registry.head() == head
+    # The holder goes on under the same name.
+    registry.revoke(name)
+    assert registry.issue(name, MODEL) != key
+
+
+def test_names_of_one_script_and_different_looks_are_free(place, caplog):
+    names = [
+        "alice",
+        "alice2",
+        "\u0410\u043d\u043d\u0430",
+        "\u674e\u96f7",
+        "lab0",
+        "labo",
+        "\u00c9cole",
+        "Ecole",
+    ]
+    Registry(place).issue_many(names, MODEL)
+    assert [record.holder for record in Registry(place).list()] == names
+    assert not caplog.messages
+
+
+def test_mixed_scripts_are_said_by_code_points(tmp_path, caplog):
+    Registry(tmp_path / "keys.db").issue("p\u0430ypal", MODEL)
+    assert caplog.messages == [
+        "the holder 'p\\u0430ypal' mixes Cyrillic and Latin letters, some of which look alike: is "
+        "it meant so?"
+    ]
+
+
+@pytest.mark.parametrize("char", ["\u3164", "\u115f", "\u2800", "\ufe0f", "\u034f", "\U000e0101"])
+def test_invisible_characters_are_refused_at_issue(tmp_path, char):
+    with pytest.raises(LookalikeError, match="has invisible characters") as error:
+        Registry(tmp_path / "keys.db").issue(f"a{char}b", MODEL)
+    assert str(error.value).isascii()
+
+
+@pytest.mark.parametrize(
+    "char", ["\u200b", "\u202e", "\u2066", "\ufeff", "\u00ad", "\U000e0041", "\u0378"]
+)
+def test_control_format_and_unassigned_characters_are_refused(char):
+    with pytest.raises(UserError, match="cannot be printed") as error:
+        clean_holder(f"a{char}b")
+    assert char not in str(error.value)
 
 
 # Files of names.
