@@ -206,7 +206,8 @@ class Ours:
         return as_file(marked, lossy=False)
 
     def read(self, file: bytes) -> Found:
-        return self.marker.decode([read_image(file)], search=False).bits[0].astype(np.float64)
+        reading = self.marker.decode([read_image(file)], search=False)
+        return np.asarray(reading.bits[0], np.float64)
 
 
 TOOLS: dict[str, Callable[[int, int], Tool]] = {

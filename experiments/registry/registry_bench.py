@@ -118,7 +118,7 @@ class Bench:
 
 def run_step(name: str, place: str, other: str, folder: Path, count: int) -> dict[str, float]:
     bench = Bench(place, other, folder, count)
-    result = getattr(bench, "import_" if name == "import" else name)()
+    result: dict[str, float] = getattr(bench, "import_" if name == "import" else name)()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return result | {"peak_mib": peak}
 

@@ -67,7 +67,7 @@ def training_rate(processes: int, folder: Path) -> float:
     if done.returncode:
         raise UserError(f"the training by torchrun failed: {done.stderr[-2000:]}")
     lines = (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    speeds = [json.loads(line)["images_per_second"] for line in lines][WARM_UP:]
+    speeds: list[float] = [json.loads(line)["images_per_second"] for line in lines][WARM_UP:]
     return len(speeds) / sum(1 / speed for speed in speeds)  # over the whole time
 
 

@@ -82,7 +82,8 @@ def mean_terms(parts: Sequence[Terms]) -> Terms:
 def generate(state: TrainingState, part: Batch, computing: Computing) -> Tensor:
     """The images [b, 3, R, R] of a part's latents and keys."""
     with computing():
-        return state.generator(part.z, part.bits, state.progress.n_active)
+        images: Tensor = state.generator(part.z, part.bits, state.progress.n_active)
+    return images
 
 
 def discriminator_gradients(

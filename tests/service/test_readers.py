@@ -168,7 +168,8 @@ def test_an_image_that_kills_its_reader_is_refused(readers: Readers) -> None:
         """As if the decoder crashed on the image."""
         if seconds == LIMITS.image_seconds:
             killed.append(reader.process.pid)
-            reader.process.kill()
+            reader.stop()
+            raise EOFError
         return answer(seconds)
 
     with mock.patch.object(reader, "answer", crash):
