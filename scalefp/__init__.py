@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scalefp.release.instance import Instance, load_instance
     from scalefp.release.model import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Attribution",
     "Instance",
