@@ -101,3 +101,7 @@ def test_each_perturbation_is_in_the_table() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {scalefp.__version__}\n" in (ROOT / "CITATION.cff").read_text()
