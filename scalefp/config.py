@@ -24,9 +24,13 @@ MAX_IMAGES = 10**12  # of any length in images
 MAX_WEIGHT = 1e6  # of any loss term
 
 
-def within(default: Any, low: float, high: float) -> Any:
-    """A numeric option and the range that :func:`check_options` holds it to, ends included."""
-    return field(default=default, metadata={"range": (low, high)})
+def within(default: Any, low: float, high: float, **more: Any) -> Any:
+    """A numeric option and the range that :func:`check_options` holds it to, ends included.
+
+    Args:
+        more: ``none_was``, what files of earlier versions say where it is None now.
+    """
+    return field(default=default, metadata={"range": (low, high), **more})
 
 
 def one_of(default: Any, *allowed: Any) -> Any:

@@ -4,23 +4,20 @@ import math
 from dataclasses import asdict, fields, is_dataclass
 from typing import get_args
 
-import hydra
 import pytest
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import scalefp.cli.jobs  # noqa: F401  registers the schema
 from scalefp.artificial.config import MarkTrainConfig
 from scalefp.config import RESOLUTIONS, ModelConfig, TrainConfig, conf_dir, flat_options
 from scalefp.errors import UserError
 from scalefp.perturb import check_names
+from scalefp.training.compose import compose_training
 from trainings import change_options
 
 
 def compose(*overrides):
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        options = OmegaConf.to_object(hydra.compose("train", overrides=list(overrides)))
+    options = compose_training(overrides)
     assert isinstance(options, TrainConfig)
     return options
 

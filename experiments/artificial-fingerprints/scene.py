@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detectors.examples import Examples
 from scalefp.artificial.encoder import mark
-from scalefp.artificial.marker import BATCH, MAX_PSNR, Marker
+from scalefp.artificial.marker import BATCH, WEAKEST, Marker
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_uint8
 from scalefp.evaluation.samples import EvaluateConfig, reading_figures
@@ -30,7 +30,7 @@ ISSUED = 1_000_000  # keys among which he attributes
 def write(marker: Marker, images: Tensor, bits: Tensor, psnr: float | None) -> Tensor:
     """:meth:`Marker.mark`, also at strengths that it refuses because rounding to 8 bits takes most
     of the mark: how much of it is left is the question here."""
-    if psnr is None or psnr <= MAX_PSNR:
+    if psnr is None or psnr <= WEAKEST:
         return marker.mark(images, bits, psnr=psnr)
     marked = []
     every = bits.expand(len(images), -1)

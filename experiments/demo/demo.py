@@ -21,24 +21,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from PIL import Image, ImageFilter
 
 import scalefp
-import scalefp.cli.jobs  # registers the schema of the configuration
 from folder import HOLDERS, claim, save_images, save_jpegs
 from pictures import save_sheet
 from report import save_report
 from scalefp.artificial.embed import embed
-from scalefp.config import TrainConfig, conf_dir
 from scalefp.data.images import to_float, to_pil, to_tensor
 from scalefp.data.source import Source, resolve_source
 from scalefp.loading import load_marker, load_model
 from scalefp.metrics import psnr
 from scalefp.training import train
+from scalefp.training.compose import compose_training
 from verdicts import (
     SUMMARY_HEAD,
     Group,
@@ -145,20 +142,12 @@ def synthetic_images(resolution: int) -> list[Image.Image]:
 # Training.
 
 
-def tiny_config(total_images: int | None) -> TrainConfig:
-    """The options of `scalefp train experiment=tiny`."""
+def train_tiny(folder: Path, total_images: int | None) -> Training:
+    """`scalefp train experiment=tiny`, on the bundled data."""
     overrides = ["experiment=tiny", "run.tensorboard=false"]
     if total_images is not None:
         overrides.append(f"schedule.total_images={total_images}")
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = OmegaConf.to_object(hydra.compose("train", overrides))
-    assert isinstance(config, TrainConfig)
-    return config
-
-
-def train_tiny(folder: Path, total_images: int | None) -> Training:
-    """`scalefp train experiment=tiny`, on the bundled data."""
-    config = tiny_config(total_images)
+    config = compose_training(overrides)
     torch.set_num_threads(config.run.threads)
     begun = time.perf_counter()
     train(config, folder)

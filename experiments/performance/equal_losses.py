@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import hydra
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-import scalefp.cli.jobs  # noqa: F401  registers the schema of the configuration
-from scalefp.config import TrainConfig, conf_dir
+from scalefp.config import TrainConfig
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_uint8
 from scalefp.evaluation.features import choose_extractor, extract
 from scalefp.experiment import Experiment, markdown_table, new_figure
 from scalefp.metrics import kid
 from scalefp.networks import layers
+from scalefp.training.compose import compose_training
 from scalefp.training.distributed import World
 from scalefp.training.precision import pick_precision
 from scalefp.training.state import TrainingState
@@ -179,11 +177,8 @@ def plots(results: Mapping[str, Any]) -> dict[str, Figure]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Curves of all trainings, and how well they agree."""
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        overrides = [f"schedule.total_images={options.images}", "run.device=cpu"]
-        made = hydra.compose("train", ["experiment=tiny", *overrides])
-    config = OmegaConf.to_object(made)
-    assert isinstance(config, TrainConfig)
+    length = f"schedule.total_images={options.images}"
+    config = compose_training(["experiment=tiny", length, "run.device=cpu"])
     fast = pick_precision(config.run, torch.device("cpu"))
     data = ImageSet(config.data.source, config.model.resolution)
     extractor = choose_extractor("mobilenet", None)

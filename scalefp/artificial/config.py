@@ -26,8 +26,8 @@ class MarkConfig:
 
     resolution: int = within(64, 32, 512)  # image height and width
     n_bits: int = within(128, 8, 256)  # key length
-    # Of every marked image, in dB; 0 = whatever the loss makes it (published).
-    psnr: float = within(38.0, 0, 1000)
+    # Of every marked image, in dB; None = whatever the loss makes it (published).
+    psnr: float | None = within(38.0, 1, 1000, none_was=0.0)
     # Feature channels after the first halving; at most 4 times that below.
     encoder_width: int = within(32, 1, WIDEST // 4)
     decoder_resolution: int = one_of(32, *RESOLUTIONS)  # larger images are low-passed to this
@@ -77,7 +77,7 @@ class MarkScheduleConfig:
     readable: float = within(0.9, 0, 1)  # bit accuracy of a batch that begins the second phase
     wait_images: int = images(0)
     ramp_images: int = images(50_000)
-    # Of the mark before the second phase, in dB; unused if model.psnr is 0.
+    # Of the mark before the second phase, in dB; unused if model.psnr is null.
     start_psnr: float = within(30.0, 1, 100)
     decay_images: int = images(60_000)  # the learning rate falls to 0 over the last images
 
@@ -136,8 +136,8 @@ class MarkTrainConfig:
                 f"{first}: raise model.decoder_base or model.decoder_max, or set "
                 "fitted_start=false."
             )
-        if not self.model.psnr and not self.loss.pixels:
+        if self.model.psnr is None and not self.loss.pixels:
             raise UserError(
-                "nothing keeps the mark small: set model.psnr (the improved training) or "
+                "nothing keeps the mark small: set model.psnr (the improved training), or "
                 "loss.pixels (the published one) above 0."
             )

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         Args:
             images: [b, 3, R, R] in [-1, 1].
             bits: [b, n] in {0, 1}.
-            psnr: strength in dB instead of ``config.psnr``; without effect where that is 0.
+            psnr: strength in dB instead of ``config.psnr``; without effect where that is None.
         """
         side = images.shape[-1]
         short = -side % UNIT
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
             x = layer(torch.cat([upsample(x), skips.pop()], dim=1))
         x = self.output(torch.cat([x, key.to(x)], dim=1)).float() + key.float()
         residual = F.pixel_shuffle(x, 2)[:, :, :side, :side]
-        if not self.config.psnr:
+        if self.config.psnr is None:
             return residual
         power = residual.square().mean(dim=(1, 2, 3), keepdim=True)
         wanted = 2 * 10 ** (-(self.config.psnr if psnr is None else psnr) / 20)  # peak 2

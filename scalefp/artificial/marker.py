@@ -23,7 +23,7 @@ from scalefp.release.reader import Reader, ready
 
 # Below the first a mark is a picture of its own, above the second it drowns in the rounding to 8
 # bits, which alone costs 59 dB.
-MIN_PSNR, MAX_PSNR = 15.0, 55.0
+STRONGEST, WEAKEST = 15.0, 55.0  # in dB
 BATCH = 32  # images marked at a time
 
 
@@ -57,13 +57,13 @@ class Marker(Reader):
         """Raise UserError unless images can be marked at this strength; None always can."""
         if psnr is None:
             return
-        if not self.config.psnr:
+        if self.config.psnr is None:
             raise UserError(
                 "this marker was trained without a fixed strength of the mark: leave psnr out"
             )
-        if not MIN_PSNR <= psnr <= MAX_PSNR:
+        if not STRONGEST <= psnr <= WEAKEST:
             raise UserError(
-                f"a mark is made at {MIN_PSNR:g} to {MAX_PSNR:g} dB, not at {psnr:g}; "
+                f"a mark is made at {STRONGEST:g} to {WEAKEST:g} dB, not at {psnr:g}; "
                 f"this marker was trained at {self.config.psnr:g}"
             )
 

@@ -68,14 +68,14 @@ class MarkRecord:
 def write_record(
     out: Path,
     marker: Marker,
-    psnr: float,
+    psnr: float | None,
     keys: Key | dict[str, Key],
     originals: dict[str, str] | None = None,
 ) -> None:
     """Write the record of a marked data set, for its owner's eyes only.
 
     Args:
-        psnr: strength of the mark in dB, 0 if it was none that was set.
+        psnr: strength of the mark in dB, None if it was none that was set.
         keys: of all images, or of each by its name in the marked set.
         originals: image in the marked set -> the user's file that it was made of.
     """

@@ -31,8 +31,10 @@ class MarkProgress(Standing):
         ramp = (self.images - begins) / max(1, config.schedule.ramp_images)
         return min(1.0, max(0.0, ramp))
 
-    def strength(self, config: MarkTrainConfig) -> float:
-        """Strength of the mark now, in dB."""
+    def strength(self, config: MarkTrainConfig) -> float | None:
+        """Strength of the mark now, in dB; None if it is left to the loss."""
+        if config.model.psnr is None:
+            return None
         start = config.schedule.start_psnr
         return start + self.ramp(config) * (config.model.psnr - start)
 

@@ -14,8 +14,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+import scalefp.training.compose  # noqa: F401  registers the schema of trainings
 from scalefp.artificial.config import MarkTrainConfig
-from scalefp.config import TrainConfig
 from scalefp.evaluation.options import EvaluateOptions, results_folder, results_name, results_root
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.run import evaluate
@@ -23,7 +23,6 @@ from scalefp.training.distributed import is_main
 from scalefp.training.ending import ending
 
 for name, schema in (
-    ("train_schema", TrainConfig),
     ("artificial_schema", MarkTrainConfig),
     ("evaluate_schema", EvaluateOptions),
 ):

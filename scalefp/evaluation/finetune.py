@@ -16,7 +16,7 @@ from tqdm import tqdm
 from scalefp.config import LossConfig, ModelConfig, OptimizerConfig
 from scalefp.data.dataset import ImageSet, sample_indices
 from scalefp.data.images import to_float
-from scalefp.evaluation.tamper import spread
+from scalefp.evaluation.tamper import deviation
 from scalefp.networks.discriminator import Discriminator
 from scalefp.release.instance import Instance
 from scalefp.training import losses
@@ -49,7 +49,7 @@ def optimize_instance(instance: Instance, options: OptimizerConfig) -> torch.opt
     variance: so a step changes both by the same share.
     """
     groups = [
-        {"params": [tensor], "lr": options.learning_rate * float(spread(tensor.detach()))}
+        {"params": [tensor], "lr": options.learning_rate * float(deviation(tensor.detach()))}
         for tensor in instance.parameters()
     ]
     return torch.optim.Adam(groups, betas=(options.beta1, options.beta2))

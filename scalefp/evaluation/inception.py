@@ -1,7 +1,7 @@
 """Inception-v3 as the published FID uses it (Heusel et al., NeurIPS 2017).
 
-The network of TensorFlow's 2015-12-05 snapshot, written out with torchvision's parameter names, so
-that the converted weights which pytorch-fid and torch-fidelity use (``pt_inception-2015-12-05-
+The network that TensorFlow published on 2015-12-05, written out with torchvision's parameter names,
+so that the converted weights which pytorch-fid and torch-fidelity use (``pt_inception-2015-12-05-
 6726825d.pth``) load by name. It differs from torchvision's Inception-v3 in its pooling: averages
 leave the padding out, and the last block takes the maximum. The file is not bundled, and without
 it nothing here is used.

@@ -70,12 +70,12 @@ def measure_hiding(samples: Samples, lpips: nn.Module | None = None) -> dict[str
         For both kinds of pairs the mean and the 5th percentile (of LPIPS the 95th) of PSNR in dB,
         SSIM and, with the metric, LPIPS; and the metric's name.
     """
-    images, twins = samples.images, samples.twins
+    images, rekeyed = samples.images, samples.rekeyed
     latents = [(own[:-1], own[1:]) for own in images]
     return {
         "lpips": getattr(lpips, "name", None),
         "same_latent_two_keys": _pair_figures(
-            list(zip(images, twins, strict=True)), lpips, "comparing keys"
+            list(zip(images, rekeyed, strict=True)), lpips, "comparing keys"
         ),
         "two_latents_same_key": _pair_figures(latents, lpips, "comparing latents"),
     }

@@ -185,11 +185,13 @@ class Samples:
         return self._sample("sampling", self._seeds, self.config.images_per_key)
 
     @cached_property
-    def twins(self) -> Tensor:
+    def rekeyed(self) -> Tensor:
         """uint8 [K, m, 3, R, R]: the latents of ``images`` under the next instance's key."""
         # Key k draws the latents of key k - 1, the first key those of the last.
         seeds = [self._seeds[k - 1] for k in range(self.config.keys)]
-        return self._sample("sampling twins", seeds, self.config.images_per_key).roll(-1, dims=0)
+        return self._sample("sampling other keys", seeds, self.config.images_per_key).roll(
+            -1, dims=0
+        )
 
     @cached_property
     def crossed(self) -> Tensor:

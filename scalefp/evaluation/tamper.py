@@ -53,7 +53,7 @@ def each(change: Callable[[Tensor, float, torch.Generator], Tensor]) -> Operatio
     return apply
 
 
-def spread(tensor: Tensor) -> Tensor:
+def deviation(tensor: Tensor) -> Tensor:
     """Standard deviation of a tensor's values (0 for a single value)."""
     return tensor.std(correction=0)
 
@@ -61,12 +61,12 @@ def spread(tensor: Tensor) -> Tensor:
 def noise(tensor: Tensor, strength: float, draw: torch.Generator) -> Tensor:
     """Gaussian noise of ``strength`` standard deviations of the tensor is added."""
     unit = torch.randn(tensor.shape, generator=draw).to(tensor)
-    return tensor + strength * spread(tensor) * unit
+    return tensor + strength * deviation(tensor) * unit
 
 
 def step(tensor: Tensor, strength: float, draw: torch.Generator) -> Tensor:
     """Rounded to multiples of ``strength`` standard deviations of the tensor."""
-    width = strength * spread(tensor)
+    width = strength * deviation(tensor)
     return (tensor / width).round() * width if width > 0 else tensor.clone()
 
 

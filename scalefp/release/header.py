@@ -55,10 +55,8 @@ def read_sizes(values: Any, sizes: type[S], path: str | Path) -> S:
         UserError: they are not.
     """
     what = f"{path}: its header is damaged or of another version of scalefp"
-    kinds = {
-        field.name: get_type_hints(sizes)[field.name]
-        for field in dataclasses.fields(sizes)  # type: ignore[arg-type]
-    }
+    fields = dataclasses.fields(sizes)  # type: ignore[arg-type]
+    kinds = {field.name: get_type_hints(sizes)[field.name] for field in fields}
     if not isinstance(values, dict):
         raise UserError(f"{what} (it names no sizes)")
     for names, fault in ((kinds.keys() - values.keys(), "lacks"), (values.keys() - kinds, "has")):
@@ -71,6 +69,9 @@ def read_sizes(values: Any, sizes: type[S], path: str | Path) -> S:
         except ValueError:
             shown = f"{values[name]!r:.40}"
             raise UserError(f"{what} ({name} is {shown})") from None
+    for field in fields:
+        if "none_was" in field.metadata and converted[field.name] == field.metadata["none_was"]:
+            converted[field.name] = None
     config = sizes(**converted)
     try:
         config.check()

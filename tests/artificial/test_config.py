@@ -31,7 +31,7 @@ def test_every_named_training_composes_and_passes_its_checks(name):
 
 def test_the_published_training_is_the_published_one():
     config = compose("marker=published", "model.resolution=128")
-    assert config.model.n_bits == 100 and config.model.psnr == 0
+    assert config.model.n_bits == 100 and config.model.psnr is None
     assert not config.perturb and not config.transplant and not config.fitted_start
     steps = config.optimizer.batch
     schedule = config.schedule
@@ -46,7 +46,7 @@ def test_the_published_training_is_the_published_one():
 BAD = {
     "model.resolution": (0, 16, 31, 513),
     "model.n_bits": (0, 7, 257),
-    "model.psnr": (-1,),
+    "model.psnr": (-1, 0),
     "model.encoder_width": (0,),
     "model.decoder_resolution": (8, 33, 128),
     "model.decoder_base": (0, 31),
@@ -76,7 +76,7 @@ def test_values_that_cannot_work_are_named(name, value):
 
 def test_a_mark_that_nothing_keeps_small_is_refused():
     with pytest.raises(UserError, match=r"model\.psnr.*loss\.pixels"):
-        compose("model.psnr=0").check()
+        compose("model.psnr=null").check()
 
 
 def test_a_fitted_start_without_carriers_is_refused():

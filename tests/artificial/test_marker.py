@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from scalefp.artificial.marker import MAX_PSNR, MIN_PSNR, Marker, read_marker, save_marker
+from scalefp.artificial.marker import STRONGEST, WEAKEST, Marker, read_marker, save_marker
 from scalefp.data.images import to_float, to_pil
 from scalefp.errors import UserError
 from scalefp.key import Key
@@ -158,17 +158,19 @@ def test_a_key_is_bits_of_the_markers_length(marker):
         marker.mark(GREY, 2 * torch.ones(128))
 
 
-@pytest.mark.parametrize("strength", [MIN_PSNR - 0.1, MAX_PSNR + 0.1, -38.0, float("nan")])
+@pytest.mark.parametrize("strength", [STRONGEST - 0.1, WEAKEST + 0.1, -38.0, float("nan")])
 def test_impossible_strengths_are_refused(marker, bits, strength):
     with pytest.raises(UserError, match="15 to 55 dB.*trained at 38"):
         marker.mark(GREY, bits, psnr=strength)
 
 
-def test_a_marker_without_a_strength_takes_none(marker, marker_file, bits, tmp_path):
+@pytest.mark.parametrize("written", [None, 0.0, 0])  # 0 by versions before 0.2
+def test_a_marker_without_a_strength_takes_none(marker, marker_file, bits, tmp_path, written):
     tensors, header = load_tensors(marker_file, "marker")
-    header["model"]["psnr"] = 0.0
+    header["model"]["psnr"] = written
     save_tensors(tmp_path / "m", "marker", tensors, header)
     loose = read_marker(tmp_path / "m")
+    assert loose.config == dataclasses.replace(marker.config, psnr=None)
     assert loose.mark(GREY, bits).shape == GREY.shape
     with pytest.raises(UserError, match="leave psnr out"):
         loose.mark(GREY, bits, psnr=38)

@@ -11,7 +11,7 @@ from scalefp.config import OptimizerConfig
 from scalefp.data.dataset import ImageSet
 from scalefp.evaluation import finetune
 from scalefp.evaluation.finetune import fine_tune, fresh_discriminator
-from scalefp.evaluation.tamper import spread
+from scalefp.evaluation.tamper import deviation
 from scalefp.key import Key
 from scalefp.release.instance import Instance
 from scalefp.release.model import Model
@@ -47,14 +47,14 @@ def test_stages_come_in_order_and_the_instance_stays(instance: Instance, data: I
     assert torch.equal(torch.get_rng_state(), state)  # nobody else's randomness was used
 
 
-def test_a_step_moves_each_tensor_in_proportion_to_its_spread(
+def test_a_step_moves_each_tensor_in_proportion_to_its_deviation(
     instance: Instance, data: ImageSet
 ) -> None:
     ((_, moved),) = fine_tune(instance, data, [32], seed=0)
     rate = OptimizerConfig().learning_rate
     for (name, new), old in zip(moved.named_parameters(), instance.parameters(), strict=True):
         steps = (new - old).abs()
-        width = rate * float(spread(old))
+        width = rate * float(deviation(old))
         # Adam's first step is the rate times the sign of the gradient, where there is one.
         assert steps.max() <= 1.001 * width + 1e-8, name
         if name.endswith("weight"):

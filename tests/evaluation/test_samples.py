@@ -19,15 +19,15 @@ def small(tmp_path) -> EvaluateConfig:
 # Images.
 
 
-def test_twins_are_the_same_latents_under_the_next_key(small: EvaluateConfig) -> None:
+def test_rekeyed_images_are_the_same_latents_under_the_next_key(small: EvaluateConfig) -> None:
     model = ParityModel()
     samples = Samples(model, small)  # type: ignore[arg-type]
-    assert samples.images.shape == samples.twins.shape == (12, 5, 3, SIZE, SIZE)
+    assert samples.images.shape == samples.rekeyed.shape == (12, 5, 3, SIZE, SIZE)
     assert samples.crossed.shape == (4, 4, 3, SIZE, SIZE)
     # Without the parities a picture is its latent; the parities are the key.
-    assert torch.equal(samples.images // 2, samples.twins // 2)
+    assert torch.equal(samples.images // 2, samples.rekeyed // 2)
     for k in range(12):
-        read = model.decode(to_pil(samples.twins[k])).logits > 0
+        read = model.decode(to_pil(samples.rekeyed[k])).logits > 0
         assert (read == samples.bits[(k + 1) % 12]).all()
     crossed = samples.crossed // 2
     assert torch.equal(crossed, crossed[:1].expand_as(crossed))
@@ -37,7 +37,7 @@ def test_twins_are_the_same_latents_under_the_next_key(small: EvaluateConfig) ->
 
 def test_images_do_not_depend_on_what_else_is_asked_for(small: EvaluateConfig) -> None:
     first, second = (Samples(ParityModel(), small) for _ in range(2))  # type: ignore[arg-type]
-    first.crossed, first.twins  # noqa: B018
+    first.crossed, first.rekeyed  # noqa: B018
     assert torch.equal(first.images, second.images)
     small.images_per_key, small.grid = 3, 2
     fewer = Samples(ParityModel(), small)  # type: ignore[arg-type]

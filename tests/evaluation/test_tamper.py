@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scalefp.errors import UserError
-from scalefp.evaluation.tamper import TAMPERINGS, spread, tamper
+from scalefp.evaluation.tamper import TAMPERINGS, deviation, tamper
 from scalefp.key import Key
 from scalefp.release.instance import Instance
 from scalefp.release.model import Model
@@ -93,7 +93,7 @@ def test_integers_have_so_many_levels(copies: list[Instance], bits: int) -> None
 def test_steps_are_multiples_of_the_standard_deviation(copies: list[Instance]) -> None:
     changed = change(copies, "step", 0.5)
     for name, tensor in tensors(copies[0]).items():
-        width = 0.5 * spread(tensor)
+        width = 0.5 * deviation(tensor)
         assert (changed[name] - tensor).abs().max() <= width / 2 * (1 + 1e-4)
         assert len((changed[name] / width).round().unique()) <= 2 * 6 / 0.5
 
@@ -140,9 +140,9 @@ def test_averaging_two_copies(copies: list[Instance]) -> None:
         torch.testing.assert_close(half[name], swapped[name])
 
 
-def test_spread_of_a_single_value_is_zero() -> None:
-    assert spread(torch.tensor([3.0])) == 0
-    assert spread(torch.tensor([1.0, 3.0])) == 1
+def test_deviation_of_a_single_value_is_zero() -> None:
+    assert deviation(torch.tensor([3.0])) == 0
+    assert deviation(torch.tensor([1.0, 3.0])) == 1
 
 
 def test_a_tensor_without_spread_or_size_survives(copies: list[Instance]) -> None:

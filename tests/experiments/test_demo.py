@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -339,13 +337,3 @@ def test_a_missing_release_is_one_sentence(
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert not out.exists()
-
-
-def test_the_script_alone_finds_the_options_of_its_training() -> None:
-    # In a process of its own: here other tests have loaded what registers them.
-    script = "import demo\nassert demo.tiny_config(640).schedule.total_images == 640\n"
-    folder = str(Path(demo.__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
