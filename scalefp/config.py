@@ -95,6 +95,13 @@ def check_options(config: Any, prefix: str = "") -> None:
             check_one_of(name, value, option.metadata["allowed"])
 
 
+def check_run_name(name: str) -> None:
+    """Raise :class:`UserError` unless ``name`` is that of a folder below runs/."""
+    path = Path(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or not name.isprintable():
+        raise UserError(f"name is a folder below runs/, such as name=first, not {name!r}.")
+
+
 @dataclass
 class ModelConfig:
     """Sizes of generator, discriminator and decoder. Stored in every release."""
@@ -241,6 +248,7 @@ class TrainConfig:
     def check(self, world_size: int = 1) -> None:
         """Raise :class:`UserError` for options that cannot work, alone or together."""
         check_options(self)
+        check_run_name(self.name)
         self.model.check()
         batch, share = self.optimizer.batch, 2 * world_size
         if batch < share or batch % share:

@@ -104,6 +104,7 @@ def test_misspelled_keys_and_wrong_types_fail_to_compose(override):
 # Checks.
 
 BAD = {
+    "name": ("", ".", "..", "../x", "/tmp/x", "a/../../b"),  # a folder below runs/
     "model.resolution": (0, 8, 48, 512),
     "model.n_bits": (0, 7, 513, -8),
     "model.decoder_resolution": (8, 33),
@@ -149,6 +150,7 @@ def test_check_names_the_option_that_cannot_work(name, value):
 
 
 GOOD = {
+    "name": ("first", "a=b,c", "sweeps/first"),
     "model.resolution": RESOLUTIONS,
     "model.n_bits": (8, 13, 512),
     "model.decoder_resolution": RESOLUTIONS,

@@ -10,6 +10,7 @@ from scalefp.config import (
     DataConfig,
     OptimizerConfig,
     check_options,
+    check_run_name,
     images,
     one_of,
     weight,
@@ -114,6 +115,7 @@ class MarkTrainConfig:
     def check(self, world_size: int = 1) -> None:
         """Raise :class:`UserError` for options that cannot work, alone or together."""
         check_options(self)
+        check_run_name(self.name)
         self.model.check()
         batch = self.optimizer.batch
         if batch % world_size or batch < 2 * world_size:

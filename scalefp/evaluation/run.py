@@ -23,7 +23,15 @@ from scalefp.evaluation.lifting import knowledges, lifting_parts, lifting_result
 from scalefp.evaluation.method import Method, OtherMethod, as_measured
 from scalefp.evaluation.perceptual import Lpips
 from scalefp.evaluation.quality import measure_features, measure_hiding
-from scalefp.evaluation.removal import UNTOUCHED, Tampered, attempts, fine_tuning_wanted, losses_met
+from scalefp.evaluation.removal import (
+    FINE_TUNING,
+    UNTOUCHED,
+    Attempt,
+    Tampered,
+    attempts,
+    fine_tuning_wanted,
+    losses_met,
+)
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.robustness import measure_point, points
 from scalefp.evaluation.samples import EvaluateConfig, Samples
@@ -115,6 +123,65 @@ def _left_out(config: EvaluateConfig, inputs: Inputs, *, has_weights: bool) -> l
     return sentences
 
 
+def _work(
+    model: Model | OtherMethod, samples: Samples, inputs: Inputs, config: EvaluateConfig
+) -> dict[str, Callable[[], Any]]:
+    """Every part that is measured, by the name under which it is kept."""
+    work: dict[str, Callable[[], Any]] = {
+        point.name: partial(measure_point, model, samples, point, config)
+        for point in points(config)
+    }
+    work["hiding"] = partial(measure_hiding, samples, inputs.lpips)
+    if inputs.extractor is not None:
+        work["features"] = partial(measure_features, inputs.extractor, samples, config)
+    work["unrelated"] = partial(measure_unrelated, model, samples, config)
+    if not isinstance(model, OtherMethod):  # whose weights nobody has
+        tampered = Tampered(model, samples, inputs.extractor, config)
+        tries, tunes = attempts(config), fine_tuning_wanted(config)
+        if tries or tunes:
+            work[UNTOUCHED] = tampered.nothing
+        for attempt in tries:
+            work[_tampering(attempt)] = partial(tampered.attempt, attempt)
+        if tunes:
+            work[FINE_TUNING] = tampered.fine_tuning
+    return work | lifting_parts(model, samples, config)
+
+
+def _tampering(attempt: Attempt) -> str:
+    """The name of its part."""
+    return f"tampering {attempt.name}"
+
+
+def _figures(found: dict[str, Any], config: EvaluateConfig) -> dict[str, Any]:
+    """The measured parts in the order of the report."""
+    tried = [found.get(_tampering(attempt)) for attempt in attempts(config)]
+    rows = [row for row in tried if row is not None] + found.get(FINE_TUNING, [])
+    return {
+        "reading": [found[point.name] for point in points(config)],
+        "tampering": {
+            "untouched": found.get(UNTOUCHED),
+            "rows": rows,
+            "at_loss": losses_met(found[UNTOUCHED], rows, LOSS) if rows else {},
+        },
+        "hiding": found["hiding"],
+        "features": found.get("features"),
+        "unrelated": found["unrelated"],
+        "lifting": lifting_results(found, config),
+    }
+
+
+def _save_sheets(
+    folder: Path, samples: Samples, config: EvaluateConfig, *, has_weights: bool
+) -> list[str]:
+    """Draw the contact sheets into ``folder``; their names."""
+    strengths, weights = SHEETS
+    save_png(folder / strengths, perturbation_sheet(samples, points(config), config))
+    if not has_weights:
+        return [strengths]
+    save_png(folder / weights, tampering_sheet(samples, attempts(config), config))
+    return [strengths, weights]
+
+
 def evaluate(
     measured: Model | OtherMethod | Method,
     config: EvaluateConfig,
@@ -144,57 +211,22 @@ def evaluate(
     has_weights = not isinstance(model, OtherMethod)
     begun = time.perf_counter()
     samples = Samples(model, config)
-    tampered = Tampered(model, samples, inputs.extractor, config)
-    tries = attempts(config) if has_weights else []
-    tunes = has_weights and fine_tuning_wanted(config)
-
-    work: dict[str, Callable[[], Any]] = {
-        point.name: partial(measure_point, model, samples, point, config)
-        for point in points(config)
-    }
-    readings = list(work)
-    work["hiding"] = partial(measure_hiding, samples, inputs.lpips)
-    if inputs.extractor is not None:
-        work["features"] = partial(measure_features, inputs.extractor, samples, config)
-    work["unrelated"] = partial(measure_unrelated, model, samples, config)
-    if tries or tunes:
-        work[UNTOUCHED] = tampered.nothing
-    for attempt in tries:
-        work[f"tampering {attempt.name}"] = partial(tampered.attempt, attempt)
-    if tunes:
-        work["fine-tuning"] = tampered.fine_tuning
-    work |= lifting_parts(model, samples, config)
-
     kept = None if folder is None else Path(folder) / "parts"
     parts = Parts(kept, _settings(model, config, inputs))
-    found = parts.measure(work, "evaluating")
+    found = parts.measure(_work(model, samples, inputs, config), "evaluating")
 
-    rows = [found[f"tampering {attempt.name}"] for attempt in tries] + found.get("fine-tuning", [])
     results: dict[str, Any] = {
         "model": {"digest": model.digest, **asdict(model.config)},
         "config": _public(config),
         "left_out": _left_out(config, inputs, has_weights=has_weights),
-        "reading": [found[name] for name in readings],
-        "tampering": {
-            "untouched": found.get(UNTOUCHED),
-            "rows": rows,
-            "at_loss": losses_met(found[UNTOUCHED], rows, LOSS) if rows else {},
-        },
-        "hiding": found["hiding"],
-        "features": found.get("features"),
-        "unrelated": found["unrelated"],
-        "lifting": lifting_results(found, config),
+        **_figures(found, config),
     }
     results["targets"] = target_rows(results)
     results["published"] = published.sources()
     results["pictures"] = list(plots.drawable(results)) if has_matplotlib() else []
     if folder is not None:
-        strengths, weights = (Path(folder) / name for name in SHEETS)
-        save_png(strengths, perturbation_sheet(samples, points(config), config))
-        results["pictures"].append(strengths.name)
-        if has_weights:
-            save_png(weights, tampering_sheet(samples, tries, config))
-            results["pictures"].append(weights.name)
+        sheets = _save_sheets(Path(folder), samples, config, has_weights=has_weights)
+        results["pictures"] += sheets
     results["environment"] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - begun, 1),

@@ -46,6 +46,7 @@ def test_the_published_training_is_the_published_one():
 BAD = {
     "model.resolution": (0, 16, 31, 513),
     "model.n_bits": (0, 7, 257),
+    "name": ("", "../x", "/tmp/x"),
     "model.psnr": (-1, 0),
     "model.encoder_width": (0,),
     "model.decoder_resolution": (8, 33, 128),
