@@ -37,6 +37,7 @@ lint: .venv/.installed-lint ## check style, types and the order of rooms
 
 docs: .venv/.installed-docs ## build the documentation: docs/_build/index.html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	@echo "open docs/_build/index.html"
 
 bench: .venv/.installed-demo ## measure speed and memory, each figure beside a peer or a limit
 	$(BIN)/python experiments/performance/bench.py
