@@ -9,5 +9,9 @@ class UserError(ValueError):
     """
 
 
+class FolderTakenError(UserError):
+    """The folder is another piece of work's: this one leaves nothing in it."""
+
+
 class UntrustedRegistryError(UserError):
     """The registry was tampered with or is damaged: nobody can be named by it."""

@@ -19,6 +19,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,87 @@ def train_tiny(folder: Path, total_images: int | None) -> Training:
     return Training([json.loads(line) for line in lines], grids, seconds)
 
 
+# The groups of images, each saved, read and attributed.
+
+
+def judge_recipients(
+    out: Path,
+    model: scalefp.Model,
+    registry: scalefp.Registry,
+    recipients: Sequence[Recipient],
+    instances: Sequence[scalefp.Instance],
+) -> list[Group]:
+    """Images of every recipient's instance, as PNG files and as JPEG copies of these."""
+    judge = partial(judge_files, model=model, registry=registry, fpr=FPR)
+    groups, copies = [], []
+    for recipient, instance in zip(recipients, instances, strict=True):
+        holder, folder = recipient.holder, out / "images"
+        files = save_images(folder / holder, to_pil(instance.sample(IMAGES, seed=recipient.seed)))
+        groups.append(judge(f"{holder}, PNG files", files, expected=holder))
+        files = save_jpegs(folder / f"{holder}-jpeg", files, JPEG_QUALITY)
+        copies.append(judge(f"{holder}, JPEG {JPEG_QUALITY} copies", files, expected=holder))
+    return groups + copies
+
+
+def judge_onnx(
+    out: Path,
+    model: scalefp.Model,
+    registry: scalefp.Registry,
+    recipient: Recipient,
+    instance: scalefp.Instance,
+) -> tuple[Group, OnnxCheck]:
+    """Images by ONNX Runtime, from a file that the instance is exported to."""
+    holder = recipient.holder
+    made, check = run_onnx(instance, out / f"{holder}.onnx", seed=recipient.seed + 100)
+    files = save_images(out / "images" / f"{holder}-onnx", to_pil(made))
+    group = judge_files(
+        f"{holder}, by ONNX Runtime", files, expected=holder,
+        model=model, registry=registry, fpr=FPR,
+    )  # fmt: skip
+    return group, check
+
+
+def judge_others(out: Path, model: scalefp.Model, registry: scalefp.Registry) -> list[Group]:
+    """Images that no recipient made, to be attributed to nobody."""
+    judge = partial(judge_files, expected=None, model=model, registry=registry, fpr=FPR)
+    folder = out / "images"
+    stranger = model.instantiate(scalefp.Key.random(model.config.n_bits))
+    return [
+        judge(
+            "a key never issued",
+            save_images(folder / "never-issued", to_pil(stranger.sample(IMAGES, seed=99))),
+            note="Made by this very generator under a key that the registry does not hold.",
+        ),
+        judge(
+            "training data",
+            save_images(folder / "training-data", data_images()),
+            note="Pictures the release was trained on: they look alike but carry no fingerprint.",
+        ),
+        judge(
+            "synthetic pictures",
+            save_images(folder / "synthetic", synthetic_images(model.config.resolution)),
+            note="Colours, gradients, stripes and noise.",
+        ),
+    ]
+
+
+def judge_marked(out: Path, marker: scalefp.Marker) -> list[Group]:
+    """A data set marked under a key of its own, JPEG copies of it, and the same not marked."""
+    marks = scalefp.Registry(out / "marks.db")
+    judge = partial(judge_files, model=marker, registry=marks, fpr=FPR)
+    folder = out / "images"
+    clean = save_images(folder / "unmarked-set", data_images())
+    key = marks.issue(MARKED, model=marker)
+    embed(marker, clean[0].parent, folder / MARKED, key, progress=False)
+    files = [folder / MARKED / file.name for file in clean]
+    copies = save_jpegs(folder / f"{MARKED}-jpeg", files, JPEG_QUALITY)
+    return [
+        judge("marked data set, PNG files", files, expected=MARKED, note=MARK_NOTE),
+        judge(f"marked data set, JPEG {JPEG_QUALITY}", copies, expected=MARKED, note=MARK_NOTE),
+        judge("the same, not marked", clean, expected=None, note="Read by the same decoder."),
+    ]
+
+
 # All of it.
 
 
@@ -173,72 +255,19 @@ def run(out: Path, release: str, marker_release: str) -> Results:
     recipients, instances = issue(model, registry, out)
     shared, decibels = compare_keys(instances)
 
-    groups: list[Group] = []
-
-    def judge(
-        title: str,
-        files: Sequence[Path],
-        expected: str | None,
-        note: str = "",
-        by: scalefp.Model | scalefp.Marker = model,
-        known: scalefp.Registry = registry,
-    ) -> None:
-        groups.append(
-            judge_files(
-                title, files, expected=expected, model=by, registry=known, fpr=FPR, note=note
-            )
-        )
-
     say("sampling, reading and attributing images of the recipients")
-    for recipient, instance in zip(recipients, instances, strict=True):
-        images = to_pil(instance.sample(IMAGES, seed=recipient.seed))
-        files = save_images(out / "images" / recipient.holder, images)
-        judge(f"{recipient.holder}, PNG files", files, recipient.holder)
-    for recipient, png in zip(recipients, list(groups), strict=True):
-        files = save_jpegs(out / "images" / f"{recipient.holder}-jpeg", png.files, JPEG_QUALITY)
-        judge(f"{recipient.holder}, JPEG {JPEG_QUALITY} copies", files, recipient.holder)
-
+    groups = judge_recipients(out, model, registry, recipients, instances)
     onnx = None
     if has_onnx():
         say("exporting one instance to ONNX and running it")
-        holder = recipients[0].holder
-        made, onnx = run_onnx(instances[0], out / f"{holder}.onnx", seed=recipients[0].seed + 100)
-        files = save_images(out / "images" / f"{holder}-onnx", to_pil(made))
-        judge(f"{holder}, by ONNX Runtime", files, holder)
+        group, onnx = judge_onnx(out, model, registry, recipients[0], instances[0])
+        groups.append(group)
     else:
         say("ONNX is left out: install it with `pip install scalefp[onnx]`")
-
     say("reading images that no recipient made")
-    stranger = model.instantiate(scalefp.Key.random(model.config.n_bits))
-    judge(
-        "a key never issued",
-        save_images(out / "images" / "never-issued", to_pil(stranger.sample(IMAGES, seed=99))),
-        None,
-        "Made by this very generator under a key that the registry does not hold.",
-    )
-    judge(
-        "training data",
-        save_images(out / "images" / "training-data", data_images()),
-        None,
-        "Pictures the release was trained on: they look alike but carry no fingerprint.",
-    )
-    judge(
-        "synthetic pictures",
-        save_images(out / "images" / "synthetic", synthetic_images(model.config.resolution)),
-        None,
-        "Colours, gradients, stripes and noise.",
-    )
-
+    groups += judge_others(out, model, registry)
     say("marking a data set, and reading the mark")
-    marks = scalefp.Registry(out / "marks.db")
-    clean = save_images(out / "images" / "unmarked-set", data_images())
-    target = out / "images" / MARKED
-    embed(marker, clean[0].parent, target, marks.issue(MARKED, model=marker), progress=False)
-    marked = [target / file.name for file in clean]
-    copies = save_jpegs(out / "images" / f"{MARKED}-jpeg", marked, JPEG_QUALITY)
-    judge("marked data set, PNG files", marked, MARKED, MARK_NOTE, marker, marks)
-    judge(f"marked data set, JPEG {JPEG_QUALITY}", copies, MARKED, MARK_NOTE, marker, marks)
-    judge("the same, not marked", clean, None, "Read by the same decoder.", marker, marks)
+    groups += judge_marked(out, marker)
     return Results(
         release=release,
         model=model,

@@ -30,7 +30,7 @@ from scalefp.cli.mistakes import check_known, explained
 from scalefp.cli.output import MISTAKE, OK
 from scalefp.cli.overrides import job_name, literal, quoted, unnamed
 from scalefp.config import conf_dir
-from scalefp.errors import UserError
+from scalefp.errors import FolderTakenError, UserError
 
 NOTE, FAILURES = "error.txt", "failures.txt"
 log = logging.getLogger("scalefp")
@@ -52,6 +52,8 @@ class Application:
 class Job:
     """A job that leaves word of its failure in its folder, and in a sweep ends nothing else.
 
+    The word is gone after a success. In a folder of other work none is left, nor taken away.
+
     Args:
         failures: a sweep's list of them; None for a job by itself, whose error goes on.
     """
@@ -62,17 +64,19 @@ class Job:
     def __call__(self, options: DictConfig) -> float:
         folder = Path(HydraConfig.get().runtime.output_dir)
         note = folder / NOTE
-        note.unlink(missing_ok=True)
         try:
-            return self.job(options)
+            figure = self.job(options)
+            note.unlink(missing_ok=True)
+            return figure
         except Exception as error:
             sentence = " ".join(str(error).split()) or type(error).__name__
             text = sentence + "\n"
             if not isinstance(error, UserError):
                 sentence = f"{type(error).__name__}: {sentence}"
                 text = f"{sentence}\n\n{traceback.format_exc()}"
-            with contextlib.suppress(OSError):
-                note.write_text(text, encoding="utf-8")
+            if not isinstance(error, FolderTakenError):
+                with contextlib.suppress(OSError):
+                    note.write_text(text, encoding="utf-8")
             if self.failures is None:
                 raise
             log.error(sentence)

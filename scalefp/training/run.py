@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from scalefp.errors import UserError
+from scalefp.errors import FolderTakenError, UserError
 
 # Options of a model that decide how much memory its training takes.
 WIDTHS = (
@@ -43,7 +43,7 @@ def locked(run_dir: Path, *, here: bool = True) -> Iterator[None]:
         here: False in a process whose files another one writes.
 
     Raises:
-        UserError: another training is at work in it.
+        FolderTakenError: another training is at work in it.
     """
     if not here:
         yield
@@ -52,7 +52,7 @@ def locked(run_dir: Path, *, here: bool = True) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
+            raise FolderTakenError(
                 f"another training is at work in {run_dir}: wait for its end, or choose another "
                 "name="
             ) from error

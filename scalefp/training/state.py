@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scalefp.config import OptimizerConfig, TrainConfig
-from scalefp.errors import UserError
+from scalefp.errors import FolderTakenError, UserError
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.discriminator import Discriminator
 from scalefp.networks.generator import Generator
@@ -44,15 +44,17 @@ def check_binding(
 ) -> None:
     """Raise :class:`UserError` unless a saved training had the options that have to be the same."""
     unknown = sorted(name for name in before.keys() - options.keys() if "perturb" not in name)
+    # Unless it is only started from, it is another training's folder.
+    error = UserError if binding else FolderTakenError
     if unknown:
-        raise UserError(
+        raise error(
             f"{path} was written by another version of scalefp or another kind of training, which "
             f"had the option {unknown[0]}: choose another name= or remove that folder"
         )
     for name in sorted(before.keys() | options.keys()):
         bound = name.startswith(binding) and not name.startswith(FREE_OPTIONS)
         if bound and before.get(name) != options.get(name):
-            raise UserError(
+            raise error(
                 f"{path.parent} holds a training with {name}={before.get(name)}, not "
                 f"{options.get(name)}: "
                 + ("set it so" if binding else "choose another name= or remove that folder")

@@ -17,6 +17,7 @@ from scalefp.cli import jobs
 from scalefp.cli.mistakes import sentence
 from scalefp.config import TrainConfig
 from scalefp.training import generator
+from scalefp.training.run import locked
 
 # Training and evaluation.
 
@@ -102,6 +103,20 @@ def test_a_job_that_fails_ends_no_sweep(run: Run, images: list[Path], launcher: 
         assert again.code == 0, again.err
         assert [path.stat().st_mtime_ns for path in made] == written  # not made again
         assert not Path("runs/s/failures.txt").exists()
+
+
+def test_what_may_not_run_in_a_folder_leaves_no_word_in_it(run: Run, images: list[Path]) -> None:
+    """Neither in a finished training's nor in one at work, nor is the word that is there lost."""
+    command = ["train", *TINY, *FAST, "name=s", f"data.source={images[0].parent}", "seed=1"]
+    assert run(*command).code == 0
+    note = Path("runs/s/error.txt")
+    assert run(*command, "seed=2").code == 2 and not note.exists()
+    with locked(Path("runs/s")):
+        result = run(*command)
+        assert result.code == 2 and "at work" in result.err and not note.exists()
+        note.write_text("of the other one")
+        assert run(*command).code == 2 and note.read_text() == "of the other one"
+    assert run(*command).code == 0 and not note.exists()
 
 
 def test_a_loss_that_is_not_finite_fails_its_job_alone(
