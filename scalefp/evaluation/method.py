@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from scalefp.attribution.reading import Reading
 from scalefp.data.images import to_float, to_tensor
@@ -124,8 +123,23 @@ def _digest(method: Method) -> str:
         code = Path(inspect.getfile(type(method))).read_bytes()
     except (OSError, TypeError):
         code = type(method).__qualname__.encode()
-    held = json.dumps(vars(method), default=repr, sort_keys=True)
-    return hashlib.sha256(code + held.encode()).hexdigest()
+    return hashlib.sha256(code + _content(vars(method)).encode()).hexdigest()
+
+
+def _content(value: object) -> str:
+    """What tells a held value from another one: of weights all of them, not how they are shown."""
+    if isinstance(value, nn.Module):
+        return f"{value!r} {_content(value.state_dict())}"
+    if isinstance(value, Tensor):
+        flat = value.detach().cpu().flatten().view(torch.uint8).numpy()
+        return f"{value.dtype} {list(value.shape)} {hashlib.sha256(flat.tobytes()).hexdigest()}"
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, Mapping):
+        return f"{{{sorted(f'{key!r}: {_content(held)}' for key, held in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_content, value))}]"
+    return repr(value)
 
 
 def as_measured(model: Model | OtherMethod | Method) -> Model | OtherMethod:
@@ -154,7 +168,6 @@ def load_method(options: Mapping[str, Any]) -> OtherMethod:
     except Exception as error:
         cause = error.__cause__ or error
         raise UserError(
-            f"method._target_={options['_target_']} cannot be made: "
-            f"{str(cause).strip().partition(chr(10))[0]}"
+            f"method._target_={options['_target_']} cannot be made: {' '.join(str(cause).split())}"
         ) from error
     return OtherMethod(made)

@@ -97,11 +97,31 @@ def test_other_code_or_settings_have_another_digest() -> None:
     assert digest(digest="mine") == "mine"
 
 
+def test_other_weights_have_another_digest() -> None:
+    """Also where they are shown alike: figures of a training before this one are not taken over."""
+
+    def digest(**held: Any) -> str:
+        method: Any = Parity()
+        vars(method).update(held)
+        return OtherMethod(method).digest
+
+    def network(last: float) -> torch.nn.Module:
+        made = torch.nn.Linear(64, 64, dtype=torch.bfloat16)
+        with torch.no_grad():
+            made.weight.zero_()[-1, 0], made.bias.zero_()[0] = last, 0
+        return made
+
+    kinds: list[Any] = [network, lambda x: network(x).weight, lambda x: np.full(10**4, x)]
+    kinds += [lambda x: {("a", 1): [network(x)]}, lambda x: torch.tensor(x)]
+    for kind in kinds:
+        assert digest(held=kind(1.0)) == digest(held=kind(1.0)) != digest(held=kind(2.0))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"strength": 1}, "_target_"),
-        ({"_target_": "no.such.Class"}, "no.such.Class cannot be made"),
+        ({"_target_": "no.such.Class"}, "no.such.Class cannot be made: .*No module named"),
         ({"_target_": "fractions.Fraction", "wrong": 1}, "cannot be made"),
         ({"_target_": "fractions.Fraction"}, "Fraction has no n_bits"),
     ],
