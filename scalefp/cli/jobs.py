@@ -19,6 +19,7 @@ from scalefp.artificial.config import MarkTrainConfig
 from scalefp.evaluation.options import EvaluateOptions, results_folder, results_name, results_root
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.run import evaluate
+from scalefp.release.container import kind_of, load_header
 from scalefp.training.distributed import is_main
 from scalefp.training.ending import ending
 
@@ -55,8 +56,11 @@ def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig)
     if is_main():
         release = job_folder() / "release.safetensors"
         print(release, flush=True)
+        # As the release itself says whenever it is used, not as the last line of the log does.
+        note = load_header(release, kind_of(release) or "release")["training"].get("reached", {})
+        reached = {name: note.get(name, figure) for name, figure in figures.items()}
         model, total = config.model, config.schedule.total_images
-        print(ending(figures, model.n_bits, total, release), file=sys.stderr)
+        print(ending(reached, model.n_bits, total, release), file=sys.stderr)
     return figures.get("evidence", math.nan)
 
 

@@ -11,8 +11,8 @@ def ending(figures: Mapping[str, float], n_bits: int, total_images: int, release
     """A few lines for whoever started the training.
 
     Args:
-        figures: the last line of its log; only a generator's has ``n_active`` and ``psnr`` between
-            keys.
+        figures: the last line of its log, ``evidence`` and ``bit_accuracy`` as its release has
+            them; only a generator's has ``n_active`` and ``psnr`` between keys.
         n_bits: length of its keys.
         total_images: that it was trained on.
         release: what it wrote.

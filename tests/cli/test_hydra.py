@@ -16,6 +16,7 @@ from conftest import Run, assert_mistake
 from scalefp.cli import jobs
 from scalefp.cli.mistakes import sentence
 from scalefp.config import TrainConfig
+from scalefp.release.readable import shortfall
 from scalefp.training import generator
 from scalefp.training.run import locked
 
@@ -28,7 +29,12 @@ FAST = ["run.tensorboard=false", "run.precision=fp32"]
 def test_train_writes_a_release_that_loads(run: Run, images: list[Path]) -> None:
     result = run("train", *TINY, *FAST, f"data.source={images[0].parent}", "name=first", "seed=3")
     assert result.code == 0, result.err
-    assert scalefp.load("runs/first/release.safetensors").config.resolution == 16
+    model = scalefp.load("runs/first/release.safetensors")
+    assert model.config.resolution == 16
+    # What it says at its end is what its release says whenever it is used.
+    reached = model.training["reached"]
+    assert f"{reached['bit_accuracy']:.1%} of all bits" in result.err
+    assert str(shortfall(reached, model.config.n_bits)) in result.err
     config = Path("runs/first/.hydra/overrides.yaml").read_text()
     assert "seed=3" in config
 
