@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -214,6 +214,11 @@ class Lifting:
         seed = self._seeds[purpose * self.victims + key % self.victims]
         return to_float(from_files(self.samples.instance(key).sample(count, seed=seed)))
 
+    @cached_property
+    def own_images(self) -> list[Tensor]:
+        """What each attacker draws from his own copy, to compare with."""
+        return [self._images(self.victims + k, 1, OWN_IMAGES) for k in range(self.victims)]
+
     def _read(self, images: Tensor, title: str) -> FloatArray:
         """Logits [b, n] of pictures as they are."""
         files = to_pil(images)
@@ -233,7 +238,7 @@ class Lifting:
         estimate, made = ESTIMATORS[known.estimator], []
         for k in range(self.victims):
             hers = self._images(k, 0, known.images)
-            his = self._images(self.victims + k, 1, OWN_IMAGES) if known.own_copy else None
+            his = self.own_images[k] if known.own_copy else None
             made.append(estimate(hers, his, self.config.seed + k))
         return made
 

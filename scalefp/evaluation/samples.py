@@ -43,11 +43,11 @@ FORMS = {"hard": log_p_hard, "soft": log_p_soft}  # of the evidence: bits alone,
 class LiftingConfig:
     """How attackers lift a fingerprint onto other pictures, or wash it out; see lifting.py."""
 
-    victims: int = 3  # instances lifted from, each by a recipient of his own
+    victims: int = 2  # instances lifted from, each by a recipient of his own
     estimators: list[str] | None = None  # names from scalefp.evaluation.lifting; null = all
-    images: list[int] = field(default_factory=lambda: [1, 16, 64, 256])  # of a victim's
+    images: list[int] = field(default_factory=lambda: [1, 64, 256])  # of a victim's
     strengths: list[float] = field(default_factory=lambda: [1.0, 2.0, 3.0])  # times the estimate
-    pictures: int = 48  # that the fingerprint is laid on, of each kind for each victim
+    pictures: int = 32  # that the fingerprint is laid on, of each kind for each victim
     queries: int = 1000  # questions to the service about one picture
 
     def check(self, pools: list[int]) -> None:
