@@ -230,7 +230,7 @@ class TrainConfig:
     """Everything ``scalefp train`` knows."""
 
     name: str = "default"  # names the run folder, runs/NAME
-    start_from: str | None = None  # state.pt of another run, of the same model, to go on from
+    start_from: str | None = None  # folder or state.pt of another run, of the same model
     seed: int = within(0, 0, MAX_SEED)
     # False: the same networks trained without keys, each latent of its own, as a baseline that
     # tells what the fingerprint costs.

@@ -49,7 +49,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
             f"{path} is not a readable training checkpoint (truncated or foreign file)."
         ) from error
     if not isinstance(state, dict) or "images" not in state:
-        raise UserError(f"{path} is not a training checkpoint of scalefp.")
+        raise UserError(f"{path} is not a training checkpoint (state.pt) of scalefp.")
     return state
 
 

@@ -106,7 +106,9 @@ def restore(training: Training, run_dir: Path) -> None:
     if (run_dir / STATE).exists():
         restore_training(run_dir / STATE, training.state, options)
     elif start_from is not None:
-        restore_training(Path(start_from), training.state, options, binding="model.")
+        path = Path(start_from)
+        path = path / STATE if path.is_dir() else path
+        restore_training(path, training.state, options, binding="model.")
 
 
 def check(config: Any) -> None:

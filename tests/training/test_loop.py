@@ -257,10 +257,11 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_another_run_is_gone_on_from_under_other_options(pictures, straight, tmp_path):
+@pytest.mark.parametrize("named", ["", "state.pt"])
+def test_another_run_is_gone_on_from_under_other_options(pictures, straight, tmp_path, named):
     before = contents(straight)
     options_now = options(
-        pictures, steps=10, perturb={"jpeg": 0.9}, start_from=str(straight / "state.pt")
+        pictures, steps=10, perturb={"jpeg": 0.9}, start_from=str(straight / named)
     )
     train(options_now, tmp_path)
     state, origin = load_state(tmp_path / "state.pt"), load_state(straight / "state.pt")
