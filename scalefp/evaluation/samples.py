@@ -44,7 +44,7 @@ class LiftingConfig:
     """How attackers lift a fingerprint onto other pictures, or wash it out; see lifting.py."""
 
     victims: int = 2  # instances lifted from, each by a recipient of his own
-    estimators: list[str] | None = None  # names from scalefp.evaluation.lifting; null = all
+    estimators: list[str] | None = None  # names from estimators.py; null = all
     images: list[int] = field(default_factory=lambda: [1, 64, 256])  # of a victim's
     strengths: list[float] = field(default_factory=lambda: [1.0, 2.0, 3.0])  # times the estimate
     pictures: int = 32  # that the fingerprint is laid on, of each kind for each victim

@@ -11,8 +11,9 @@ from parity import make_folder
 from scalefp.config import ModelConfig
 from scalefp.data.images import to_float, to_tensor
 from scalefp.errors import UserError
-from scalefp.evaluation import lifting
-from scalefp.evaluation.lifting import ESTIMATORS, Knowledge, Lifting, fine, lifting_parts
+from scalefp.evaluation import estimators, lifting
+from scalefp.evaluation.estimators import ESTIMATORS, fine
+from scalefp.evaluation.lifting import Knowledge, Lifting, lifting_parts
 from scalefp.evaluation.report import _lifting_parts as page
 from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
 from scalefp.key import Key
@@ -59,7 +60,7 @@ class SpreadModel:
 
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifting, "STEPS", 20)
+    monkeypatch.setattr(estimators, "STEPS", 20)
 
 
 @pytest.fixture
