@@ -5,8 +5,10 @@ says: ``Source.read`` gives RGB pixels or one sentence that names the file.
 """
 
 import json
+import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from hashlib import sha256
 from importlib.resources import files
 from lzma import LZMAError
@@ -103,6 +105,19 @@ def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> b
     return _unpack(archive, entry, name)
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The regular files at any depth below a folder."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"folder {os.fsdecode(error.filename)} may not be read ({error.strerror}): check its "
+            "permissions, or leave it out"
+        )
+
+    for inside, _, names in os.walk(folder, onerror=refuse):
+        yield from (file for name in names if (file := Path(inside, name)).is_file())
+
+
 class Source:
     """The files of a folder or a zip, by position; a context manager.
 
@@ -111,7 +126,8 @@ class Source:
         names: all files in it but ``dataset.json`` and hidden ones, images or not, sorted.
 
     Raises:
-        UserError: neither a folder nor a whole zip.
+        UserError: neither a folder nor a whole zip, or a folder in it may not be read: training or
+            marking a part of the images in silence would be worse.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,8 +135,7 @@ class Source:
         self._zip: zipfile.ZipFile | None = None
         self._entries: list[zipfile.ZipInfo] = []
         if path.is_dir():
-            files = (p for p in path.rglob("*") if p.is_file())
-            names = sorted(p.relative_to(path).as_posix() for p in files)
+            names = sorted(file.relative_to(path).as_posix() for file in _files_below(path))
             self.names = [name for name in names if self._is_data(name)]
             return
         self._zip = open_zip(path)

@@ -50,7 +50,7 @@ CODES = {
     413: "too_large, too_many_images",
     422: "invalid, image_refused, image_too_slow",
     500: "internal",
-    503: "busy, registry_unavailable, stopping",
+    503: "busy, registry_unavailable, registry_untrusted, stopping",
 }
 # What the framework itself refuses.
 PLAIN = {

@@ -15,7 +15,7 @@ from scalefp.attribution.evidence import Form, attribute_each
 from scalefp.attribution.odds import in_words
 from scalefp.attribution.reading import Reading
 from scalefp.attribution.verdict import verdict
-from scalefp.errors import UserError
+from scalefp.errors import UntrustedRegistryError, UserError
 from scalefp.registry import Record, Registry, Snapshot
 from scalefp.registry.holders import LookalikeError
 from scalefp.registry.registry import Records
@@ -104,6 +104,14 @@ class Desk:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._clerks, question, *arguments)
+        except UntrustedRegistryError as error:
+            LOG.error("registry: %s", error)
+            raise Refused(
+                503,
+                "registry_untrusted",
+                "the registry was changed behind its log or holds keys that were never drawn, so "
+                "nobody is named; `scalefp registry verify` and the service's log say more",
+            ) from None
         except UserError as error:
             LOG.error("registry: %s", error)
             raise Refused(

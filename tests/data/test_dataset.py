@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
@@ -250,3 +251,20 @@ def test_order_differs_by_epoch_and_seed() -> None:
     assert len(set(order.values())) == 4
     with pytest.raises(UserError):
         sample_indices(0, 0, 0, 4)
+
+
+def test_a_subfolder_that_may_not_be_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training on a part of the pictures without a word would be worse than not training."""
+    write_folder(tmp_path, {"a.png": png(1), "closed/b.png": png(2)})
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"closed may not be read \(Permission denied\)"):
+        Source(tmp_path)

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 import scalefp
 from scalefp.attribution.odds import in_words
+from scalefp.errors import UntrustedRegistryError
 from scalefp.release.model import Model
 from scalefp.service.desk import Desk
 from scalefp.service.readers import Upload
@@ -255,6 +256,18 @@ def test_an_unusable_registry_is_explained_in_the_log_alone(
             assert int(answer.headers["retry-after"]) > 0
             assert "garbage" not in answer.text
     assert "garbage.db is not a scalefp registry" in caplog.text
+
+
+def test_a_registry_that_was_tampered_with_names_nobody(
+    connect: Connect, desk: Desk, registry: scalefp.Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planted(*arguments: object, **options: object) -> None:
+        raise UntrustedRegistryError("two keys of alice and bob lie nearer than chance allows")
+
+    monkeypatch.setattr(Desk, "_judge", planted)
+    answer = connect().post("/attribute", files=form(UPLOADS[0]))
+    assert_problem(answer, 503, "registry_untrusted", "verify")
+    assert "alice" not in answer.text and "retry-after" not in answer.headers
 
 
 def test_a_registry_of_another_release_gives_no_verdict(
