@@ -152,9 +152,14 @@ class LossConfig:
     latent: float = weight(1.0)  # recovered latent, MSE
     bits: float = weight(30.0)  # key bits, BCE
     consistency: float = weight(30.0)  # one latent, two keys: pixel MSE; see schedule.hide_psnr
+    # Share of the consistency term in which a place counts as much as a change shows there, most in
+    # flat areas; what schedule.hide_psnr is measured in has the same share.
+    visibility: float = within(0.0, 0, 1)
     geometry: float = weight(1.0)  # where a moved image came from, distance in half images
     path_length: float = weight(0.0)  # smoothness of image over key embedding (2 in StyleGAN2)
     path_length_interval: int = within(8, 1, 10**9)  # steps between path-length updates
+    # Probability of each change (mirrored, shifted, coloured) of what the discriminator sees.
+    augment: float = within(0.0, 0, 1)
     r1: float = weight(1.0)  # gradient penalty on real images (gamma)
     r1_interval: int = within(16, 1, 10**9)  # steps between R1 updates
 

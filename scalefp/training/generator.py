@@ -54,6 +54,7 @@ class GeneratorTraining:
         figures = {"n_active": progress.n_active, **means}
         if self.config.fingerprint:
             figures["psnr"] = psnr_of(means["consistency"])
+            figures["visible_psnr"] = psnr_of(means["visible"])
             figures["consistency_weight"] = progress.consistency_weight
         return figures
 

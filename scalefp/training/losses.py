@@ -5,12 +5,16 @@ b images, n key bits (n_active of them switched on), dz latent width. Images com
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scalefp.networks.frames import distance
+
+WINDOW = 7  # pixels over which a picture's own variation is looked at
+CONTRAST = 0.1  # standard deviation in that window that hides half of what a flat place shows
 
 
 def discriminator_terms(real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
@@ -35,9 +39,41 @@ def adversarial(fake_logits: Tensor) -> Tensor:
     return F.softplus(-fake_logits.float()).mean()
 
 
-def consistency(images: Tensor) -> Tensor:
-    """Pixel MSE between the two images of each latent; images [b, 3, H, W] in pairs."""
-    return F.mse_loss(images[0::2].float(), images[1::2].float())
+def change_weights(pictures: Tensor) -> Tensor:
+    """How much a change shows in each place of pictures [b, 3, H, W]: [b, 1, H, W], mean 1 each.
+
+    Where a picture varies, it hides what is changed (masking); where it is flat, all is seen. So a
+    place weighs 1 / (c + d), d the standard deviation of the grey picture about it and c the
+    contrast that hides half.
+    """
+    grey = pictures.float().mean(dim=1, keepdim=True)
+    mean, square = (
+        F.avg_pool2d(x, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+        for x in (grey, grey.square())
+    )
+    weights = 1 / (CONTRAST + (square - mean.square()).clamp_min(0).sqrt())
+    return weights / weights.mean(dim=(2, 3), keepdim=True)
+
+
+def consistency_terms(images: Tensor) -> dict[str, Tensor]:
+    """Squared difference of the two images of each latent; images [b, 3, H, W] in pairs.
+
+    ``consistency`` is its mean over all pixels, ``visible`` the mean in which each place counts as
+    much as a change shows there, in a picture half-way between the two.
+    """
+    first, second = images[0::2].float(), images[1::2].float()
+    weights = change_weights(((first + second) / 2).detach())
+    visible = (weights * (first - second).square()).mean()
+    return {"consistency": F.mse_loss(first, second), "visible": visible}
+
+
+def difference(terms: Mapping[str, float], visibility: float) -> float:
+    """How far apart two keys' images are, from the terms of :func:`consistency_terms`.
+
+    Args:
+        visibility: share that the visible term has; 0 is the mean over all pixels.
+    """
+    return (1 - visibility) * terms["consistency"] + visibility * terms["visible"]
 
 
 def key_bits(logits: Tensor, bits: Tensor, n_active: int) -> Tensor:
@@ -76,7 +112,7 @@ def generator_terms(
         "adversarial": adversarial(fake_logits),
         "latent": F.mse_loss(recovered.float(), z.float()),
         "bits": key_bits(key_logits, bits, n_active),
-        "consistency": consistency(images),
+        **consistency_terms(images),
     }
     if frame is not None and located is not None:
         terms["geometry"] = distance(located, frame).mean()

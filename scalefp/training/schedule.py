@@ -43,7 +43,7 @@ class Progress(Standing):
 
     n_active: int = 0  # key bits switched on
     accuracy: float = 0.5  # running bit accuracy of the active bits
-    difference: float = 0.0  # running consistency term: pixel MSE between two keys
+    difference: float = 0.0  # running consistency term: MSE between two keys, see loss.visibility
     consistency_weight: float = 0.0
     readable_at: int | None = None  # images seen when all bits had become readable
     path_mean: float = 0.0  # running mean of the path lengths
@@ -78,7 +78,12 @@ class Progress(Standing):
         return schedule.reading_psnr + self.ramp(config) * rise
 
     def advance(self, accuracy: float, difference: float, config: TrainConfig) -> None:
-        """Account for one step: its bit accuracy and consistency term (unweighted)."""
+        """Account for one step.
+
+        Args:
+            accuracy: of the active bits.
+            difference: between two keys, see :func:`scalefp.training.losses.difference`.
+        """
         schedule, target = config.schedule, self.target_psnr(config)
         self.accuracy += SMOOTHING * (accuracy - self.accuracy)
         self.difference += SMOOTHING * (difference - self.difference)
@@ -102,7 +107,8 @@ class Progress(Standing):
             "adversarial": config.loss.adversarial,
             "latent": config.loss.latent,
             "bits": config.loss.bits,
-            "consistency": self.consistency_weight,
+            "consistency": self.consistency_weight * (1 - config.loss.visibility),
+            "visible": self.consistency_weight * config.loss.visibility,
         }
         if config.model.decoder_localizer:
             weights["geometry"] = config.loss.geometry

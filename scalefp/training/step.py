@@ -14,6 +14,7 @@ from torch import Tensor
 from scalefp.config import TrainConfig
 from scalefp.data.dataset import ImageSet
 from scalefp.training import losses
+from scalefp.training.augment import Augmentation
 from scalefp.training.distributed import World
 from scalefp.training.feed import real_images
 from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
@@ -35,6 +36,8 @@ class Batch:
     z: Tensor  # [b, dz]
     bits: Tensor  # of a key for each image [b, n]
     chance: Chance
+    # What the discriminator sees of real and of generated images; None = the images as they are.
+    changes: tuple[Augmentation, Augmentation] | None = None
 
     @classmethod
     def draw(
@@ -51,11 +54,29 @@ class Batch:
         z = z.repeat_interleave(keys_each, dim=0)
         bits = torch.randint(0, 2, (share, config.model.n_bits), generator=source)
         chance = Chance.draw(share, source)
-        return cls(real, z.to(world.device), bits.to(world.device), chance)
+        changes = None
+        if config.loss.augment:
+            of_real, of_fake = (
+                Augmentation.draw(share, config.model.resolution, config.loss.augment, source)
+                for _ in range(2)
+            )
+            changes = of_real, of_fake
+        return cls(real, z.to(world.device), bits.to(world.device), chance, changes)
 
     def of(self, rows: Tensor | slice) -> "Batch":
         """Some of its images."""
-        return Batch(self.real[rows], self.z[rows], self.bits[rows], self.chance.of(rows))
+        changes = self.changes
+        if changes is not None:
+            changes = changes[0].of(rows), changes[1].of(rows)
+        return Batch(self.real[rows], self.z[rows], self.bits[rows], self.chance.of(rows), changes)
+
+    def shown_real(self) -> Tensor:
+        """The real images as the discriminator sees them."""
+        return self.real if self.changes is None else self.changes[0](self.real)
+
+    def shown(self, fake: Tensor) -> Tensor:
+        """Generated images [b, 3, R, R] as the discriminator sees them."""
+        return fake if self.changes is None else self.changes[1](fake)
 
 
 def split(count: int, parts: int) -> list[Tensor | slice]:
@@ -104,13 +125,14 @@ def discriminator_gradients(
     for part in parts:
         with torch.no_grad():
             fake = generate(state, part, computing) if made is None else made.detach()
+        real = part.shown_real()
         with computing():
-            logits = state.discriminator(torch.cat([part.real, fake]), sets=2)
+            logits = state.discriminator(torch.cat([real, part.shown(fake)]), sets=2)
         adversarial = losses.discriminator_terms(*logits.chunk(2))
         ((adversarial["real"] + adversarial["fake"]) / len(parts)).backward()
         terms = {f"discriminator_{name}": term for name, term in adversarial.items()}
         if regularized:
-            seen = part.real.requires_grad_(True)
+            seen = real.requires_grad_(True)
             with computing():
                 terms["r1"] = losses.r1_penalty(state.discriminator(seen), seen)
             (terms["r1"] * loss.r1 * loss.r1_interval / len(parts)).backward()
@@ -131,7 +153,7 @@ def generator_gradients(
     for part in parts:
         fake = generate(state, part, computing) if made is None else made
         with computing():
-            fake_logits = state.discriminator(fake)
+            fake_logits = state.discriminator(part.shown(fake))
         if config.fingerprint:
             terms, figures = reading_terms(config, state, part, fake, fake_logits, computing)
         else:
@@ -250,5 +272,6 @@ def step(
     values = world.average_terms(terms)
     if config.fingerprint:
         progress.note_reading(values)
-        progress.advance(values["active_bit_accuracy"], values["consistency"], config)
+        difference = losses.difference(values, config.loss.visibility)
+        progress.advance(values["active_bit_accuracy"], difference, config)
     return values

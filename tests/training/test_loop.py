@@ -411,7 +411,7 @@ def bad_at(function, call):
 @pytest.mark.parametrize(
     ("function", "term"),
     [
-        ("consistency", "consistency"),
+        ("key_bits", "bits"),
         ("r1_penalty", "r1"),
         ("path_lengths", "path_length"),
     ],
@@ -464,7 +464,7 @@ def test_the_weights_are_those_of_the_schedule(pictures, tmp_path, monkeypatch):
     weights = [arguments[1] for arguments, _ in calls]
     assert weights[0] == {
         "adversarial": 0.7, "latent": 0.3, "bits": 5.0, "consistency": config.loss.consistency,
-        "geometry": config.loss.geometry,
+        "visible": 0.0, "geometry": config.loss.geometry,
     }  # fmt: skip
     moved = [line["consistency_weight"] for line in log_of(tmp_path)]
     assert [w["consistency"] for w in weights[1:]] == moved[:-1]  # logged after the step

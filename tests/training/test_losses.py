@@ -8,7 +8,9 @@ import torch.nn.functional as F
 
 from scalefp.networks.frames import identity_frame
 from scalefp.training.losses import (
-    consistency,
+    change_weights,
+    consistency_terms,
+    difference,
     discriminator_terms,
     generator_terms,
     key_bits,
@@ -71,7 +73,7 @@ def test_generator_wants_to_be_taken_for_real(logit, expected):
 
 def test_terms_of_a_perfect_generator_and_decoder_vanish():
     terms = terms_of(logit=SURE)
-    assert set(terms) == {"adversarial", "latent", "bits", "consistency"}
+    assert set(terms) == {"adversarial", "latent", "bits", "consistency", "visible"}
     for name, term in terms.items():
         assert term.item() == pytest.approx(0, abs=1e-6), name
 
@@ -114,12 +116,65 @@ def test_latent_term_is_the_mean_squared_error():
 
 
 def test_consistency_compares_the_two_images_of_each_latent_and_no_others():
+    def plain(images):
+        return consistency_terms(images)["consistency"].item()
+
     images = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     pairs = images.repeat_interleave(2, dim=0)  # equal pairs, all latents different
-    assert consistency(pairs).item() == 0
+    assert plain(pairs) == 0
     pairs[1] += 0.5
-    assert consistency(pairs).item() == pytest.approx(0.25 / 6)
-    assert consistency(images.repeat(2, 1, 1, 1)).item() > 1  # the same images, not side by side
+    assert plain(pairs) == pytest.approx(0.25 / 6)
+    assert plain(images.repeat(2, 1, 1, 1)) > 1  # the same images, not side by side
+
+
+def half_flat(size=32, contrast=0.9):
+    """A picture [1, 3, size, size], flat on the left and a chessboard on the right."""
+    board = (torch.arange(size)[:, None] + torch.arange(size)).remainder(2) * 2.0 - 1
+    board[:, : size // 2] = 0
+    return contrast * board.expand(1, 3, size, size).contiguous()
+
+
+def test_a_change_shows_most_where_a_picture_is_flat():
+    weights = change_weights(half_flat())
+    assert weights.shape == (1, 1, 32, 32)
+    assert weights.mean().item() == pytest.approx(1, abs=1e-5)
+    flat, busy = weights[..., :12], weights[..., 20:]  # away from the seam, up to the borders
+    torch.testing.assert_close(flat, flat.mean().expand_as(flat))
+    # A chessboard of +-c has the deviation c, at the borders as well as inside.
+    ratio = (flat.mean() / busy).flatten()
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 1 + 0.9 / 0.1), rtol=0.02, atol=0)
+
+
+def test_visible_changes_weigh_more_than_hidden_ones_of_the_same_size():
+    picture = half_flat()
+    sides = []
+    for columns in (slice(0, 12), slice(20, 32)):
+        other = picture.clone()
+        other[..., columns] += 0.02
+        terms = consistency_terms(torch.cat([picture, other]))
+        assert terms["consistency"].item() == pytest.approx(0.02**2 * 12 / 32, rel=1e-3)
+        sides.append(terms["visible"].item())
+    assert sides[0] / sides[1] == pytest.approx(10, rel=0.05)
+
+
+def test_on_a_flat_picture_both_measures_agree():
+    images = torch.zeros(2, 3, 16, 16)
+    images[1] += 0.3
+    terms = consistency_terms(images)
+    assert terms["visible"].item() == pytest.approx(terms["consistency"].item()) == 0.09
+
+
+def test_the_difference_mixes_both_measures():
+    terms = {"consistency": 0.02, "visible": 0.06}
+    mixed = [difference(terms, share) for share in (0.0, 0.25, 1.0)]
+    assert mixed == pytest.approx([0.02, 0.03, 0.06])
+
+
+def test_texture_is_no_way_out_of_the_visible_term():
+    """The weights carry no gradient: a picture is not made busy to hide its fingerprint."""
+    images = torch.cat([half_flat(), half_flat()]).requires_grad_()
+    (gradient,) = torch.autograd.grad(consistency_terms(images)["visible"], images)
+    assert not gradient.any()
 
 
 # Regularization.

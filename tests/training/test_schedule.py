@@ -134,6 +134,15 @@ def weights_at(decibel, steps, **schedule):
     return weights
 
 
+def test_the_consistency_weight_is_shared_between_both_measures():
+    config = options()
+    progress = Progress.start(config)
+    assert progress.weights(config)["visible"] == 0
+    config.loss.visibility = 0.75
+    weights = progress.weights(config)
+    assert (weights["consistency"], weights["visible"]) == (10.0, 30.0)
+
+
 def test_the_weight_rises_while_keys_show_too_much_and_falls_while_they_need_not_hide():
     up, down = weights_at(15, 10), weights_at(25, 10)
     assert up[0] > 40 and up == sorted(up)
@@ -181,7 +190,9 @@ def test_other_weights_are_those_of_the_loss():
     config = options()
     config.loss.adversarial, config.loss.latent, config.loss.bits = 0.7, 0.3, 5.0
     weights = Progress.start(config).weights(config)
-    assert weights == {"adversarial": 0.7, "latent": 0.3, "bits": 5.0, "consistency": 40.0}
+    assert weights == {
+        "adversarial": 0.7, "latent": 0.3, "bits": 5.0, "consistency": 40.0, "visible": 0.0,
+    }  # fmt: skip
 
 
 # Learning rate.

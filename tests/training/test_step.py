@@ -51,7 +51,9 @@ def options(**run):
             decoder_localizer=True,
         ),
         data=DataConfig(source="-", flip=True),
-        loss=LossConfig(path_length=1.0, path_length_interval=1, r1_interval=2),
+        loss=LossConfig(
+            path_length=1.0, path_length_interval=1, r1_interval=2, augment=0.5, visibility=0.5
+        ),
         schedule=ScheduleConfig(
             decay_images=0, ramp_images=BATCH, curriculum_accuracy=0.0
         ),
