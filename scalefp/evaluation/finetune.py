@@ -1,9 +1,10 @@
 """Training an instance on, by a recipient who wants its fingerprint gone.
 
-The recipient holds the weights and clean pictures like those the release was trained on, and knows
-how it was trained, but has neither decoder nor generator. So the instance goes on as an ordinary
-GAN with a discriminator of the recipient's own, which starts from nothing and has to learn first:
-its early gradients would only spoil the pictures.
+The recipient holds the weights and pictures, clean ones like those the release was trained on or
+what the instance makes, and knows how it was trained, but has neither decoder nor generator. So
+the instance goes on as an ordinary GAN with a discriminator of the recipient's own, which starts
+from nothing and has to learn first: its early gradients would only spoil the pictures. Or a fresh
+network of the same sizes learns to draw what the instance draws (:func:`distill`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scalefp.config import LossConfig, ModelConfig, OptimizerConfig
-from scalefp.data.dataset import ImageSet, sample_indices
+from scalefp.data.dataset import sample_indices
 from scalefp.data.images import to_float
 from scalefp.evaluation.tamper import deviation
 from scalefp.networks.discriminator import Discriminator
+from scalefp.networks.layers import ACTIVATION_GAIN, downsample
 from scalefp.release.instance import Instance
 from scalefp.training import losses
 
@@ -56,14 +58,14 @@ def optimize_instance(instance: Instance, options: OptimizerConfig) -> torch.opt
 
 
 def fine_tune(
-    instance: Instance, data: ImageSet, images: Sequence[int], *, seed: int, batch: int = 32
+    instance: Instance, data: Tensor, images: Sequence[int], *, seed: int, batch: int = 32
 ) -> Iterator[tuple[int, Instance]]:
     """Train a copy of ``instance`` on ``data`` as a plain GAN.
 
     Loss, rates and penalty are those of ``scalefp train`` without key, decoder and consistency.
 
     Args:
-        data: clean pictures at the instance's resolution.
+        data: the recipient's pictures at the instance's resolution, uint8 [n, 3, R, R].
         images: counts of generated images, ascending, at which the copy is handed out.
         seed: of the discriminator's weights, the order of the data and the latents.
 
@@ -94,7 +96,7 @@ def fine_tune(
                 continue
 
             # Discriminator.
-            real = to_float(data.batch(sample_indices(len(data), seed, seen, batch)))
+            real = to_float(data[torch.from_numpy(sample_indices(len(data), seed, seen, batch))])
             with torch.no_grad():
                 fake = copy(latents())
             critic.zero_grad(set_to_none=True)
@@ -112,5 +114,58 @@ def fine_tune(
                 learner.zero_grad(set_to_none=True)
                 F.softplus(-discriminator(copy(latents()))).mean().backward()
                 learner.step()
+            seen += batch
+            bar.update(batch)
+
+
+def fresh_network(instance: Instance, seed: int) -> Instance:
+    """A network of the instance's sizes with random weights (He et al. 2015) and no bias."""
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, tensor in instance.named_parameters():
+        fresh = torch.zeros_like(tensor)
+        if name.endswith("weight"):
+            gain = 1.0 if "to_rgb" in name else ACTIVATION_GAIN
+            fresh = torch.randn(tensor.shape, generator=draw) * gain / tensor[0].numel() ** 0.5
+        tensors[name] = fresh
+    return Instance(instance.config, tensors).requires_grad_(True)
+
+
+def drawing_error(drawn: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute difference of pictures [b, 3, R, R], added up over the sides R, R/2, ... 8."""
+    error = (drawn - wanted).abs().mean()
+    while drawn.shape[-1] > 8:
+        drawn, wanted = downsample(drawn), downsample(wanted)
+        error = error + (drawn - wanted).abs().mean()
+    return error
+
+
+def distill(
+    instance: Instance, images: Sequence[int], *, seed: int, batch: int = 32
+) -> Iterator[tuple[int, Instance]]:
+    """Train a fresh network to give the instance's picture of every latent.
+
+    Args:
+        images: counts of pictures seen, ascending, at which the network is handed out.
+        seed: of its weights and the latents.
+
+    Yields:
+        (pictures seen, a network of its own).
+    """
+    draw = torch.Generator().manual_seed(seed)
+    student = fresh_network(instance, seed)
+    learner = torch.optim.Adam(student.parameters(), 1e-3, (0.9, 0.99))
+    seen, waiting = 0, list(images)
+    with tqdm(total=max(waiting, default=0), desc="distilling", unit="img", leave=False) as bar:
+        while waiting:
+            if seen >= waiting[0]:
+                yield waiting.pop(0), trainable_copy(student).requires_grad_(False)
+                continue
+            z = torch.randn(batch, instance.config.latent_dim, generator=draw)
+            with torch.no_grad():
+                wanted = instance(z)
+            learner.zero_grad(set_to_none=True)
+            drawing_error(student(z), wanted).backward()
+            learner.step()
             seen += batch
             bar.update(batch)

@@ -191,9 +191,10 @@ class Tampered:
         """Figures after training on, at each of ``finetune_images``."""
         config = self.config
         data = ImageSet(config.data, self.model.config.resolution, progress=False)
+        pixels = torch.from_numpy(data.pixels)
         stages = [0, *config.finetune_images]
         runs: list[Iterator[tuple[int, Instance]]] = [
-            fine_tune(self.samples.instance(k), data, stages, seed=config.seed + k)
+            fine_tune(self.samples.instance(k), pixels, stages, seed=config.seed + k)
             for k in range(min(config.finetune_keys, self.keys))
         ]
         rows = []

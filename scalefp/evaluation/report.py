@@ -195,7 +195,8 @@ def _named(figures: Mapping[str, Any]) -> list[str]:
     return [f"{figures['mean']:.3f}", " / ".join(shares)]
 
 
-def _lifting_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def lifting_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each estimate, strength and kind of pictures."""
     cells = []
     for row in rows:
         known = f"{row['known_images']:,}{' and a copy' if row['own_copy'] else ''}"
@@ -207,7 +208,21 @@ def _lifting_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(head, cells)
 
 
-def _asking_table(lifting: Mapping[str, Any]) -> str:
+def blends_table(blends: Sequence[Mapping[str, Any]]) -> str:
+    """What is read of each of two instances whose images were blended."""
+    head = ["blend", "first's bits", "first named, %", "second's bits", "second named, %"]
+    rows = [[row["blend"], *_named(row["first"]), *_named(row["second"])] for row in blends]
+    return markdown_table(head, rows)
+
+
+def picked_table(picked: Sequence[Mapping[str, float]]) -> str:
+    """P-values of pictures that were picked for a victim, and of others."""
+    rows = [[f"10^{row['picked']:.0f}", f"10^{row['random']:.0f}"] for row in picked]
+    return markdown_table(["picked", "random"], rows)
+
+
+def asking_table(lifting: Mapping[str, Any]) -> str:
+    """What an attacker reaches who asks the service about a picture that he changes."""
     rows = []
     for what, name in (("every p-value told", "asking"), ("up to 1e-3 told", "asking_service")):
         for row in lifting[name]:
@@ -221,10 +236,6 @@ def _lifting_parts(results: Mapping[str, Any]) -> list[str]:
     if lifting is None or config is None:
         return []
     pools = " / ".join(map(str, results["config"]["pools"]))
-    blends = [
-        [row["blend"], *_named(row["first"]), *_named(row["second"])] for row in lifting["blends"]
-    ]
-    picked = [[f"10^{row['picked']:.0f}", f"10^{row['random']:.0f}"] for row in lifting["picked"]]
     return [
         "## Lifting, washing, blending, asking",
         f"{config['victims']} victims; an attacker has images of the victim's instance, perhaps an "
@@ -232,17 +243,15 @@ def _lifting_parts(results: Mapping[str, Any]) -> list[str]:
         "fingerprint, times a strength, on pictures of the data and on his own, and takes it off "
         f"hers; {config['pictures']} pictures of each kind for each victim. Named: share of single "
         f"images and of several together ({pools}), soft form, among 10^6 issued keys.",
-        _lifting_table(lifting["rows"]),
+        lifting_table(lifting["rows"]),
         "Images of two instances blended:",
-        markdown_table(
-            ["blend", "first's bits", "first named, %", "second's bits", "second named, %"], blends
-        ),
+        blends_table(lifting["blends"]),
         "Unrelated pictures chosen because they lean to the victim, judged as one source (which "
         "the test does not allow), and as many at random; p-values among 10^6 keys:",
-        markdown_table(["picked", "random"], picked),
+        picked_table(lifting["picked"]),
         f"{config['queries']:,} questions to the service about one picture, on which the "
         "estimate was laid first and which is changed a little each time:",
-        _asking_table(lifting),
+        asking_table(lifting),
     ]
 
 

@@ -1,16 +1,19 @@
 """Training an instance on: the copy moves as said, the instance stays, and it really is a GAN."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from torch import Tensor
 
 from scalefp.config import OptimizerConfig
-from scalefp.data.dataset import ImageSet
 from scalefp.evaluation import finetune
-from scalefp.evaluation.finetune import fine_tune, fresh_discriminator
+from scalefp.evaluation.finetune import (
+    distill,
+    drawing_error,
+    fine_tune,
+    fresh_discriminator,
+    fresh_network,
+)
 from scalefp.evaluation.tamper import deviation
 from scalefp.key import Key
 from scalefp.release.instance import Instance
@@ -23,17 +26,14 @@ def instance(model: Model) -> Instance:
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+def data(monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """Dark pictures; and a discriminator that is let loose early."""
     monkeypatch.setattr(finetune, "WARM_UP_IMAGES", 64)
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        pixels = rng.integers(0, 40, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    return ImageSet(tmp_path, 16, progress=False)
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 40, (12, 3, 16, 16), dtype=torch.uint8, generator=draw)
 
 
-def test_stages_come_in_order_and_the_instance_stays(instance: Instance, data: ImageSet) -> None:
+def test_stages_come_in_order_and_the_instance_stays(instance: Instance, data: Tensor) -> None:
     before = {n: t.clone() for n, t in instance.named_parameters()}
     state = torch.get_rng_state()
     stages = list(fine_tune(instance, data, [0, 32, 64], seed=0))
@@ -48,7 +48,7 @@ def test_stages_come_in_order_and_the_instance_stays(instance: Instance, data: I
 
 
 def test_a_step_moves_each_tensor_in_proportion_to_its_deviation(
-    instance: Instance, data: ImageSet
+    instance: Instance, data: Tensor
 ) -> None:
     ((_, moved),) = fine_tune(instance, data, [32], seed=0)
     rate = OptimizerConfig().learning_rate
@@ -61,7 +61,7 @@ def test_a_step_moves_each_tensor_in_proportion_to_its_deviation(
             assert (steps > 0.9 * width).float().mean() > 0.9, name
 
 
-def test_the_seed_decides(instance: Instance, data: ImageSet) -> None:
+def test_the_seed_decides(instance: Instance, data: Tensor) -> None:
     def run(seed: int) -> torch.Tensor:
         ((_, stage),) = fine_tune(instance, data, [64], seed=seed)
         return stage.sample(2)
@@ -70,10 +70,8 @@ def test_the_seed_decides(instance: Instance, data: ImageSet) -> None:
     assert not torch.equal(run(0), run(1))
 
 
-def test_training_on_moves_the_pictures_towards_the_data(
-    instance: Instance, data: ImageSet
-) -> None:
-    dark = data.pixels.mean() / 127.5 - 1
+def test_training_on_moves_the_pictures_towards_the_data(instance: Instance, data: Tensor) -> None:
+    dark = float(data.float().mean()) / 127.5 - 1
     (_, early), (_, late) = fine_tune(instance, data, [0, 1600], seed=0)
     away = [abs(float(stage.sample(32).mean()) - dark) for stage in (early, late)]
     assert away[1] < 0.5 * away[0]
@@ -84,3 +82,22 @@ def test_the_discriminator_has_the_instances_sizes(instance: Instance) -> None:
     assert discriminator(torch.zeros(4, 3, 16, 16)).shape == (4,)
     widths = {block.conv1.weight.shape[0] for block in discriminator.blocks}
     assert widths <= set(instance.config.channels)
+
+
+def test_the_error_counts_every_scale() -> None:
+    flat = torch.zeros(1, 3, 16, 16)
+    checks = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1
+    assert float(drawing_error(flat, flat + 0.5)) == pytest.approx(1.0)  # at 16 and at 8 pixels
+    assert float(drawing_error(flat, flat + 0.5 * checks)) == pytest.approx(0.5)  # at 16 alone
+
+
+def test_a_fresh_network_learns_to_draw_what_the_instance_draws(instance: Instance) -> None:
+    fresh = fresh_network(instance, seed=0)
+    assert {n: t.shape for n, t in fresh.named_parameters()} == {
+        n: t.shape for n, t in instance.named_parameters()
+    }
+    z = torch.randn(64, instance.config.latent_dim, generator=torch.Generator().manual_seed(9))
+    first, last = distill(instance, [0, 4000], seed=0)
+    assert (first[0], last[0]) == (0, 4000)
+    errors = [float(drawing_error(student(z), instance(z))) for _, student in (first, last)]
+    assert errors[1] < 0.5 * errors[0]
