@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from scalefp.errors import UserError
+from scalefp.errors import FolderTakenError, UserError
 
 NUMBERED = 8  # temporary names of one file that are tried before a random one
 SECRET = 0o600  # mode of what nobody but its owner may read
@@ -176,6 +176,25 @@ def work_folder(path: Path, *, private: bool = False) -> None:
         raise UserError(
             f"{path} is open to other users: remove it, or run chmod 700 {path} if you made it"
         )
+
+
+@contextmanager
+def held(lock: Path, taken: str) -> Iterator[None]:
+    """Hold a lock file within this; the lock is gone with the process, however it ends.
+
+    Args:
+        lock: made if missing, and left there.
+        taken: said if another process holds it.
+
+    Raises:
+        FolderTakenError: another process does.
+    """
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderTakenError(taken) from error
+        yield
 
 
 # Reading.

@@ -1,6 +1,5 @@
 """A training as a program: its run folder, and how signals stop it."""
 
-import fcntl
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from scalefp.errors import FolderTakenError, UserError
+from scalefp.errors import UserError
+from scalefp.files import held
 
 # Options of a model that decide how much memory its training takes.
 WIDTHS = (
@@ -48,14 +48,8 @@ def locked(run_dir: Path, *, here: bool = True) -> Iterator[None]:
     if not here:
         yield
         return
-    with (run_dir / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FolderTakenError(
-                f"another training is at work in {run_dir}: wait for its end, or choose another "
-                "name="
-            ) from error
+    taken = f"another training is at work in {run_dir}: wait for its end, or choose another name="
+    with held(run_dir / ".lock", taken):
         yield
 
 
