@@ -12,7 +12,7 @@ import numpy as np
 from scalefp.attribution.verdict import verdict
 from scalefp.cli.arguments import add_command, add_options, probability
 from scalefp.cli.output import NOBODY, OK, say, without_keys
-from scalefp.cli.reading import Images, Load, Outcome, add_reading_options
+from scalefp.cli.reading import Images, Load, add_reading_options
 from scalefp.cli.table import (
     Entry,
     Row,
@@ -22,6 +22,7 @@ from scalefp.cli.table import (
     write_rows,
 )
 from scalefp.errors import UserError
+from scalefp.scan.reading import Outcome
 
 if TYPE_CHECKING:
     from scalefp.artificial.marks import MarkRecord

@@ -12,17 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from scalefp.attribution.reading import Reading
 from scalefp.cli.arguments import Parser, add_list, count, threads
 from scalefp.errors import UserError
+from scalefp.scan.reading import BATCH, How, Outcome, read_batch
 
 if TYPE_CHECKING:
     from scalefp.data.gather import Found, Gathered
     from scalefp.release.reader import Reader
-
-BATCH = 8  # images decoded at a time; results come as often
 
 Load = Callable[[str], "Reader"]
 
@@ -52,50 +50,18 @@ def add_reading_options(parser: Parser) -> None:
     )  # fmt: skip
 
 
-class Job(NamedTuple):
-    """How images are read."""
-
-    search: bool
-    max_pixels: int
-
-
-class Outcome(NamedTuple):
-    """What came of one image: its reading, or the sentence that says why there is none."""
-
-    name: str
-    reading: Reading | None
-    problem: str = ""
-
-
-def read_batch(model: "Reader", images: Sequence["Found"], job: Job) -> list[Outcome]:
-    """Read some images; those that cannot be read are no obstacle to the others."""
-    pictures, problems = [], {}
-    for number, image in enumerate(images):
-        try:
-            pictures.append(image.read(job.max_pixels))
-        except UserError as error:
-            problems[number] = str(error)
-    readings = iter(model.decode(pictures, search=job.search, progress=False) if pictures else ())
-    return [
-        Outcome(image.name, None, problems[number])
-        if number in problems
-        else Outcome(image.name, next(readings))
-        for number, image in enumerate(images)
-    ]
-
-
 # Several processes.
 
-_own: tuple["Reader", Job]  # of a worker: its release, and how to read
+_own: tuple["Reader", How]  # of a worker: its release, and how to read
 
 
-def _start_worker(load: Load, release: str, job: Job) -> None:
+def _start_worker(load: Load, release: str, how: How) -> None:
     from scalefp.data.processes import serve_owner
 
     serve_owner()
     one_thread()
     global _own
-    _own = load(release), job
+    _own = load(release), how
 
 
 def _work(images: Sequence["Found"]) -> list[Outcome]:
@@ -103,10 +69,10 @@ def _work(images: Sequence["Found"]) -> list[Outcome]:
 
 
 def _read_by_workers(
-    load: Load, release: str, batches: Sequence[Sequence["Found"]], job: Job, workers: int
+    load: Load, release: str, batches: Sequence[Sequence["Found"]], how: How, workers: int
 ) -> Iterator[list[Outcome]]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (load, release, job))
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (load, release, how))
     try:
         yield from pool.map(_work, batches)
     except BrokenProcessPool as error:
@@ -150,13 +116,13 @@ class Images:
     def _batches(self) -> Iterator[list[Outcome]]:
         images, args = self.gathered.images, self.args
         batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-        job = Job(args.search, args.max_megapixels * 10**6)
+        how = How(args.search, args.max_megapixels * 10**6)
         workers = min(args.workers, len(batches))
         if workers > 1:
-            yield from _read_by_workers(self.load, args.model, batches, job, workers)
+            yield from _read_by_workers(self.load, args.model, batches, how, workers)
             return
         for batch in batches:
-            yield read_batch(self.model, batch, job)
+            yield read_batch(self.model, batch, how)
 
     def read(self, *, progress: bool) -> Iterator[list[Outcome]]:
         """What came of the images, in their order, some at a time.
