@@ -56,8 +56,9 @@ def test_every_choice_of_every_group_composes_and_passes_its_checks(group, name)
 
 def test_every_group_in_the_tree_is_tested():
     groups = {path.parent.name for path in conf_dir().glob("*/*.yaml")}
-    # measure/ belongs to `scalefp evaluate`: test_evaluate.py; marker/: artificial/test_config.py.
-    assert groups - {"hydra"} == {*GROUPS, "experiment", "measure", "marker"}
+    # measure/ belongs to `scalefp evaluate`: test_evaluate.py; marker/: artificial/test_config.py;
+    # study/: studies/test_study.py.
+    assert groups - {"hydra"} == {*GROUPS, "experiment", "measure", "marker", "study"}
 
 
 def test_the_published_experiment_has_the_published_weights_and_mapping():

@@ -19,6 +19,7 @@ from scalefp.cli.images import add_image_commands
 from scalefp.cli.instances import add_instance_commands
 from scalefp.cli.output import say
 from scalefp.cli.registry import add_registry_commands
+from scalefp.cli.report import add_report_command
 from scalefp.cli.service import add_service_command
 from scalefp.errors import UserError
 
@@ -35,6 +36,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"scalefp {__version__}")
     to = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     add_hydra_commands(to)
+    add_report_command(to)
     add_registry_commands(to)
     add_instance_commands(to)
     add_image_commands(to)

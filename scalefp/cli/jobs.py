@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 
 import scalefp.training.compose  # noqa: F401  registers the schema of trainings
 from scalefp.artificial.config import MarkTrainConfig
+from scalefp.config import flat_options
 from scalefp.evaluation.options import EvaluateOptions, results_folder, results_name, results_root
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.run import evaluate
 from scalefp.release.container import kind_of, load_header
+from scalefp.studies.results import finished, write_training
 from scalefp.training.distributed import is_main
 from scalefp.training.ending import ending
+from scalefp.training.run import locked, make_run_folder
 
 for name, schema in (
     ("artificial_schema", MarkTrainConfig),
@@ -47,14 +51,23 @@ def check_training(config: Any) -> None:
 def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig) -> float:
     """Train and print the path of the release, and on standard error what it is good for.
 
+    A training that its folder holds whole is not opened again.
+
     Returns:
         The bits of evidence that one image carries, for sweepers.
     """
     config: Any = OmegaConf.to_object(options)
     torch.set_num_threads(config.run.threads)
-    figures = train(config, job_folder())
+    folder, options_now = job_folder(), flat_options(config)
+    with locked(make_run_folder(folder), here=is_main()):
+        figures = finished(folder, options_now)
+    if figures is None:
+        begun = time.monotonic()
+        figures = train(config, folder)
+        if is_main():
+            write_training(folder, figures, options_now, time.monotonic() - begun)
     if is_main():
-        release = job_folder() / "release.safetensors"
+        release = folder / "release.safetensors"
         print(release, flush=True)
         # As the release itself says whenever it is used, not as the last line of the log does.
         note = load_header(release, kind_of(release) or "release")["training"].get("reached", {})

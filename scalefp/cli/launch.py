@@ -31,8 +31,11 @@ from scalefp.cli.output import MISTAKE, OK
 from scalefp.cli.overrides import job_name, literal, quoted, unnamed
 from scalefp.config import conf_dir
 from scalefp.errors import FolderTakenError, UserError
+from scalefp.experiment import make_folder
+from scalefp.files import held
+from scalefp.studies.gather import FAILURES, LOCK, NOTE, about
+from scalefp.studies.report import PAGE, make_report, write_report
 
-NOTE, FAILURES = "error.txt", "failures.txt"
 log = logging.getLogger("scalefp")
 
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)
@@ -154,31 +157,47 @@ def run_once(app: Application, hydra: Hydra, overrides: list[str]) -> int:
     return OK
 
 
-def sweep_overrides(app: Application, overrides: list[str]) -> list[str]:
+def grid_of(config: DictConfig) -> dict[str, Any]:
+    """What files have the sweeper vary, by name: values as they are typed."""
+    return dict(OmegaConf.select(config, "hydra.sweeper.params") or {})
+
+
+def sweep_overrides(app: Application, config: DictConfig, overrides: list[str]) -> list[str]:
     """The overrides and, unless it is among them, what does not name the sweep's jobs."""
     excluded = "hydra.job.config.override_dirname.exclude_keys"
     if any(text.lstrip("+").startswith(f"{excluded}=") for text in overrides):
         return overrides
-    names = unnamed([text for text in overrides if not text.startswith("hydra")], app.unnamed)
+    typed = [text for text in overrides if not text.startswith("hydra")]
+    names = unnamed(typed, app.unnamed, grid_of(config))
     return [*overrides, f"{excluded}=[{','.join(map(quoted, names))}]"]
 
 
 def run_sweep(app: Application, hydra: Hydra, overrides: list[str]) -> int:
-    overrides = sweep_overrides(app, overrides)
-    with explained(app.prog):
-        config = hydra.compose_config(
-            app.config_name, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=True
+    def compose(overrides: list[str], *, logs: bool = False) -> DictConfig:
+        return hydra.compose_config(
+            app.config_name, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=logs
         )
-        failures = Path(config.hydra.sweep.dir).absolute() / FAILURES
+
+    with explained(app.prog):
+        overrides = sweep_overrides(app, compose(overrides), overrides)
+        config = compose(overrides, logs=True)
+        folder = Path(config.hydra.sweep.dir).absolute()
         callbacks = Callbacks(config)
-    failures.unlink(missing_ok=True)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-    callbacks.on_multirun_start(config=config, config_name=app.config_name)
-    with explained(app.prog):
-        sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=context, task_function=Job(app.job, failures), config=config
-        )
-        sweeper.sweep(list(config.hydra.overrides.task))
+    make_folder(folder)
+    taken = f"another sweep is at work in {folder}: wait for its end, or choose another name="
+    with held(folder / LOCK, taken):
+        failures = folder / FAILURES
+        failures.unlink(missing_ok=True)
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+        callbacks.on_multirun_start(config=config, config_name=app.config_name)
+        with explained(app.prog):
+            sweeper = Plugins.instance().instantiate_sweeper(
+                hydra_context=context, task_function=Job(app.job, failures), config=config
+            )
+            sweeper.sweep(list(config.hydra.overrides.task))
+    if about(folder).question:
+        write_report(folder, make_report(folder))
+        print(f"report in {folder / PAGE}", file=sys.stderr)
     callbacks.on_multirun_end(config=config, config_name=app.config_name)
     if not failures.exists():
         return OK
@@ -218,7 +237,13 @@ def show_config(
     own = own_folder(config_dir)
     texts = [literal(text, multirun=multirun) for text in overrides]
     with opened(app) as hydra, explained(app.prog):
-        jobs, fixed = sweep_jobs(hydra, texts) if multirun else [texts], unnamed(texts, ())
+        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        config = hydra.compose_config(app.config_name, [*own, *texts], run_mode=mode)
+        # As an experiment file or a study may ask for.
+        multirun = multirun or config.hydra.mode is RunMode.MULTIRUN
+        grid = grid_of(config)
+        given = [*(f"{name}={values}" for name, values in grid.items()), *texts]
+        jobs, fixed = sweep_jobs(hydra, given) if multirun else [texts], unnamed(texts, (), grid)
         for number, job in enumerate(jobs, 1):
             config = hydra.compose_config(app.config_name, [*own, *job], run_mode=RunMode.RUN)
             HydraConfig.instance().set_config(config)

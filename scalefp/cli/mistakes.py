@@ -1,5 +1,6 @@
 """What Hydra and OmegaConf say of a mistake, in one sentence without hints for programmers."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -23,6 +24,7 @@ PLUGINS = {
     "hydra/sweeper/nevergrad": "hydra-nevergrad-sweeper",
     "hydra/sweeper/ax": "hydra-ax-sweeper",
 }
+ADD = re.compile(r"To append to your default list use (\+\S+)")  # Hydra, of a group as study/
 
 
 def first_line(error: BaseException) -> str:
@@ -78,6 +80,8 @@ def sentence(error: BaseException) -> str:
         return missing
     cause = error.__cause__
     first = first_line(error)
+    if (added := ADD.search(str(error))) is not None:
+        return f"{first}: write {added[1]} to add it"
     if first.startswith("Ambiguous value"):
         return f"{first}: several values are a sweep, which needs -m; a list is name=[a,b]"
     if isinstance(error, MissingConfigException):

@@ -66,7 +66,9 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
-def unnamed(overrides: Sequence[str], never: Collection[str]) -> list[str]:
+def unnamed(
+    overrides: Sequence[str], never: Collection[str], grid: Collection[str] = ()
+) -> list[str]:
     """Names of the overrides that do not name the jobs of a sweep.
 
     Its jobs are named by what is swept over. A sweep of one job is named by all that it sets, so
@@ -74,9 +76,11 @@ def unnamed(overrides: Sequence[str], never: Collection[str]) -> list[str]:
 
     Args:
         never: options that name no job, like ``name``.
+        grid: options that a file has the sweeper vary: swept over, be it one value.
     """
     found = [override for text in overrides if (override := parsed(text)) is not None]
-    swept = {override.key_or_group for override in found if override.is_sweep_override()} - {*never}
+    swept = {override.key_or_group for override in found if override.is_sweep_override()}
+    swept = (swept | {*grid}) - {*never}
     fixed = {override.key_or_group for override in found} - swept
     if not swept:
         fixed = {key for key in fixed if key.startswith("run.")}

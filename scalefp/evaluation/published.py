@@ -25,6 +25,16 @@ class TamperedCurve(Curve):
     losses: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Single:
+    """One published figure of images as they were made."""
+
+    source: str  # a year, of :func:`sources`
+    data: str
+    bits: int  # length of the keys
+    value: float
+
+
 @cache
 def _content() -> dict[str, Any]:
     content: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -56,3 +66,8 @@ def tampered_curves(tampering: str) -> list[TamperedCurve]:
         )
         for name, series in _content()["tampering"].get(tampering, {}).items()
     ]
+
+
+def singles(metric: str) -> list[Single]:
+    """What was published of a metric of ours, on images as they were made; perhaps nothing."""
+    return [Single(**entry) for entry in _content()["clean"].get(metric, [])]

@@ -5,7 +5,7 @@ matplotlib before something is drawn.
 """
 
 from scalefp.experiment.figures import error_bars, has_matplotlib, new_figure, save_figure
-from scalefp.experiment.intervals import wilson
+from scalefp.experiment.intervals import student, wilson
 from scalefp.experiment.making import hardware, made, making
 from scalefp.experiment.parts import Parts, content_digest
 from scalefp.experiment.results import Plots, load_results, make_folder, write_json, write_page
@@ -28,6 +28,7 @@ __all__ = [
     "markdown_table",
     "new_figure",
     "save_figure",
+    "student",
     "wilson",
     "write_page",
     "write_json",

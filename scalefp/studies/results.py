@@ -1,0 +1,82 @@
+"""``results.json``: what a training reached, by which options and which version of the code."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from scalefp import __version__
+from scalefp.experiment import hardware, write_json
+
+RESULTS = "results.json"
+HOW = ("name", "run.")  # options that change no figure
+
+
+@cache
+def code_version() -> str:
+    """The version of the package and a digest of its code, as ``0.4.0+1f9de66c``."""
+    package = Path(str(files("scalefp")))
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:8]}"
+
+
+def write_training(
+    folder: Path, figures: Mapping[str, float], options: Mapping[str, Any], seconds: float
+) -> None:
+    """Write what a training reached.
+
+    Args:
+        figures: the last line of its log.
+        options: all of them, by dotted name.
+        seconds: that its last process took.
+    """
+    import torch  # not needed by whoever reads results
+
+    write_json(
+        folder / RESULTS,
+        {
+            "figures": dict(figures),
+            "options": dict(options),
+            "version": code_version(),
+            "environment": {
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(seconds, 1),
+                "hardware": hardware(),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+            },
+        },
+    )
+
+
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """What a job left; None if it left nothing, or nothing whole."""
+    try:
+        results = json.loads((folder / RESULTS).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return results if isinstance(results, dict) else None
+
+
+def finished(folder: Path, options: Mapping[str, Any]) -> dict[str, float] | None:
+    """The figures of a training that a folder holds whole; None if there is something to do.
+
+    Args:
+        options: of the training that is asked for; of one with others nothing is taken.
+    """
+    results = read_results(folder) or {}
+    before, figures = results.get("options"), results.get("figures")
+    if not isinstance(before, dict) or not isinstance(figures, dict):
+        return None
+    names = {name for name in before.keys() | options.keys() if not name.startswith(HOW)}
+    now = json.loads(json.dumps(dict(options)))
+    same = all(name in before and name in now and before[name] == now[name] for name in names)
+    return figures if same and (folder / "release.safetensors").is_file() else None

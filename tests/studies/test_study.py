@@ -1,0 +1,141 @@
+"""Studies and sweeps, really run and gathered: every job counts, failed and unfinished ones too."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import Run, assert_mistake
+from scalefp.config import conf_dir
+from scalefp.files import held
+from scalefp.studies import results
+from scalefp.studies.gather import LOCK
+
+STUDY = """# @package _global_
+defaults:
+  - override /model: tiny
+name: lengths
+model: {resolution: 16}
+schedule: {total_images: 16}
+optimizer: {batch: 8}
+run: {tensorboard: false, precision: fp32}
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      model.n_bits: 8,16
+      seed: 0
+  callbacks:
+    study:
+      _target_: scalefp.cli.study.Study
+      question: How many bits?
+      metrics: [bit_accuracy, psnr]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with a study of one's own."""
+    file = tmp_path / "own" / "study" / "lengths.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(STUDY)
+    return file.parent.parent
+
+
+def test_a_study_runs_is_gathered_and_goes_on(run: Run, own: Path, images: list[Path]) -> None:
+    command = ["train", "-m", "-cd", own, "+study=lengths", f"data.source={images[0].parent}"]
+    # A job that fails hides in no table and stops no other.
+    result = run(*command, "model.n_bits=4,8")
+    assert result.code == 2, result.err
+    assert "1 job(s) of this sweep failed" in result.err
+    assert {path.name for path in Path("runs/lengths").glob("model*")} == {
+        "model.n_bits=4,seed=0", "model.n_bits=8,seed=0",
+    }  # fmt: skip
+    report = json.loads(Path("runs/lengths/report.json").read_text())
+    assert report["jobs"] == {"finished": 1, "failed": 1, "unfinished": 0}
+    assert report["failed"][0]["job"] == "model.n_bits=4,seed=0"
+    page = Path("runs/lengths/report.md").read_text()
+    assert "Failed: model.n_bits=4,seed=0: model.n_bits must lie between 8 and 512" in page
+
+    # The whole study runs what is missing.
+    made = Path("runs/lengths/model.n_bits=8,seed=0/state.pt").stat().st_mtime_ns
+    Path("runs/lengths/model.n_bits=4,seed=0/.hydra/config.yaml").unlink()
+    result = run(*command)
+    assert result.code == 0, result.err
+    assert Path("runs/lengths/model.n_bits=8,seed=0/state.pt").stat().st_mtime_ns == made
+
+    printed = run("report", "runs/lengths", "--json")
+    assert printed.code == 0, printed.err
+    report = printed.json
+    assert report["question"] == "How many bits?" and report["metrics"] == ["bit_accuracy", "psnr"]
+    assert [row["setting"] for row in report["rows"]] == [
+        {"model.n_bits": 8}, {"model.n_bits": 16},
+    ]  # fmt: skip
+    assert list(report["versions"]) == [results.code_version()] and not report["running"]
+    for row in report["rows"]:
+        folder = Path(f"runs/lengths/model.n_bits={row['setting']['model.n_bits']},seed=0")
+        left = json.loads((folder / "results.json").read_text())
+        last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+        assert left["figures"] == last and left["options"]["seed"] == 0
+        assert row["figures"]["psnr"] == {"mean": last["psnr"], "ci95": None, "jobs": 1}
+    (head, *lines) = csv.reader(run("report", "runs/lengths", "--csv").out.splitlines())
+    assert head[:3] == ["model.n_bits", "seeds", "bit_accuracy_mean"]
+    assert [line[0] for line in lines] == ["8", "16"]
+    assert "0.991 with 128 bits on CelebA 128x128 (2022)" in run("report", "runs/lengths").out
+    assert Path("runs/lengths/report.png").read_bytes().startswith(b"\x89PNG")
+
+    # Jobs of another version of the code are in the table, and it says so.
+    older = Path("runs/lengths/model.n_bits=8,seed=0/results.json")
+    older.write_text(older.read_text().replace(results.code_version(), "0.1+other"))
+    assert "different versions of the code" in run("report", "runs/lengths").out
+
+
+def test_other_options_than_a_finished_jobs_are_not_taken_for_it(
+    run: Run, own: Path, images: list[Path]
+) -> None:
+    command = ["train", "-cd", own, "+study=lengths", f"data.source={images[0].parent}"]
+    command += ["model.n_bits=8", "name=one"]
+    assert run(*command).code == 0
+    (folder,) = Path("runs/one").glob("model*")
+    assert folder.name == "model.n_bits=8,seed=0"
+    result = run(*command, "optimizer.batch=4")
+    assert result.code == 2 and "optimizer.batch=8, not 4" in result.err
+    # A longer training of the same options goes on, and leaves what it reached then.
+    assert run(*command, "schedule.total_images=24").code == 0
+    assert json.loads((folder / "results.json").read_text())["figures"]["images"] == 24
+
+
+def test_two_sweeps_into_one_folder_at_once_are_refused(
+    run: Run, own: Path, images: list[Path]
+) -> None:
+    folder = Path("runs/lengths")
+    folder.mkdir(parents=True)
+    command = ["train", "-m", "-cd", own, "+study=lengths", f"data.source={images[0].parent}"]
+    with held(folder / LOCK, ""):
+        assert_mistake(run(*command), "another sweep is at work in", "runs/lengths")
+        assert os.listdir(folder) == [LOCK]
+
+
+def test_report_mistakes(run: Run, tmp_path: Path) -> None:
+    Path("empty").mkdir()
+    assert_mistake(run("report", "empty"), "empty holds no job of a sweep")
+    assert_mistake(run("report", "nowhere"), "there is no folder nowhere")
+    assert_mistake(run("train", "-m", "+study=nowhere"), "study/nowhere", "capacity")
+    assert_mistake(run("train", "-m", "study=capacity"), "+study=capacity")
+
+
+@pytest.mark.parametrize("study", sorted(path.stem for path in (conf_dir() / "study").iterdir()))
+def test_every_study_is_composed(run: Run, study: str) -> None:
+    """Each of its jobs, by the command that its file names."""
+    text = (conf_dir() / "study" / f"{study}.yaml").read_text()
+    command = f"scalefp train -m +study={study}"
+    assert command in text and f"scalefp report runs/{study}" in text
+    result = run(*command.split()[1:], "--cfg", "job", "--package", "name")
+    assert result.code == 0, result.err
+    jobs = [line for line in result.out.splitlines() if line.startswith("--- # job")]
+    assert len(jobs) > 1 and set(result.out.splitlines()) - {*jobs} == {study}
+    assert len({line.rpartition(": ")[2] for line in jobs}) == len(jobs)  # each its own folder
+    shown = run(*command.split()[1:], "--cfg", "hydra", "-p", "hydra.callbacks.study").out
+    assert "question:" in shown and "metrics:" in shown
