@@ -235,7 +235,9 @@ class TrainConfig:
     """Everything ``scalefp train`` knows."""
 
     name: str = "default"  # names the run folder, runs/NAME
-    start_from: str | None = None  # folder or state.pt of another run, of the same model
+    # Folder or state.pt of another run of the same model, or a folder of its networks as `scalefp
+    # release networks` writes them.
+    start_from: str | None = None
     seed: int = within(0, 0, MAX_SEED)
     # False: the same networks trained without keys, each latent of its own, as a baseline that
     # tells what the fingerprint costs.

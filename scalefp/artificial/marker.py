@@ -127,9 +127,8 @@ def save_marker(
     readings are the same but for rounding.
     """
     networks = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
-    tensors = {name: tensor.half() for name, tensor in networks.state_dict().items()}
     header = {"model": dataclasses.asdict(config), "training": training}
-    save_tensors(path, "marker", tensors, header)
+    save_tensors(path, "marker", networks.state_dict(), header, half=True)
 
 
 def read_marker(path: Path) -> Marker:

@@ -19,6 +19,7 @@ from scalefp.cli.images import add_image_commands
 from scalefp.cli.instances import add_instance_commands
 from scalefp.cli.output import say
 from scalefp.cli.registry import add_registry_commands
+from scalefp.cli.release import add_release_commands
 from scalefp.cli.report import add_report_command
 from scalefp.cli.service import add_service_command
 from scalefp.errors import UserError
@@ -38,6 +39,7 @@ def build_parser() -> Parser:
     add_hydra_commands(to)
     add_report_command(to)
     add_registry_commands(to)
+    add_release_commands(to)
     add_instance_commands(to)
     add_image_commands(to)
     add_data_commands(to)

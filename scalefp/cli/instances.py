@@ -42,6 +42,10 @@ def add_instance_commands(to: Any) -> None:
         "--uint8", action="store_true",
         help="onnx and pt2: give clamped 8-bit images instead of floats in [-1, 1]",
     )  # fmt: skip
+    instantiate.add_argument(
+        "--half", action="store_true",
+        help="safetensors: weights in half precision, a file of half the size",
+    )  # fmt: skip
     sample = add_command(
         to, "sample", run_sample, "write images of an instance as PNG files",
         "scalefp sample --instance a.safetensors --out images --num 16 --seed 0",
@@ -92,11 +96,13 @@ def run_instantiate(args: argparse.Namespace) -> int:
     kind = args.format or FORMATS.get(Path(args.out).suffix.lower(), "safetensors")
     if args.uint8 and kind == "safetensors":
         raise UserError("--uint8 is for --format onnx or pt2: `scalefp sample` writes 8-bit images")
+    if args.half and kind != "safetensors":
+        raise UserError("--half is for --format safetensors: other files compute as they store")
     check_out(args.out, *INSTANCES[kind], force=args.force)
     model = load_model(args.model)
     instance = model.instantiate(chosen_key(args, model))
     if kind == "safetensors":
-        instance.save(args.out)
+        instance.save(args.out, half=args.half)
     else:
         instance.export(args.out, format=kind, uint8=args.uint8)
     sizes = {"resolution": instance.config.resolution, "latent_dim": instance.config.latent_dim}

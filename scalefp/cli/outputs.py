@@ -66,6 +66,22 @@ def is_instance(path: Path) -> bool:
     return kind_of(path) == "instance"
 
 
+def is_release(path: Path) -> bool:
+    from scalefp.release.container import kind_of
+
+    return kind_of(path) == "release"
+
+
+def is_network(path: Path) -> bool:
+    from scalefp.release.networks import read_origin
+
+    try:
+        read_origin(path)
+    except UserError:
+        return False
+    return True
+
+
 def is_onnx(path: Path) -> bool:
     """An ONNX file by torch: its version, then its producer."""
     head = _begins(path, 16)
@@ -102,6 +118,8 @@ def is_json(path: Path) -> bool:
     return True
 
 
+RELEASE: tuple[str, Kind] = ("a release of a generator", is_release)
+NETWORK: tuple[str, Kind] = ("a network of a training", is_network)
 INSTANCES: dict[str, tuple[str, Kind]] = {
     "safetensors": ("an instance file", is_instance),
     "onnx": ("an ONNX file of an instance", is_onnx),

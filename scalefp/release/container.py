@@ -66,18 +66,48 @@ def open_tensors(path: str | Path) -> Iterator[Any]:
         yield stack.enter_context(safe_open(path, framework="pt"))
 
 
-def save_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], header: Any) -> None:
+def halved(tensor: Tensor) -> Tensor:
+    """A tensor in half precision, or as it is if it holds what half precision cannot (65,504 up).
+
+    Half precision has eleven significant bits: weights of networks change by a 2,000th at most.
+    """
+    half = tensor.to(torch.float16)
+    return half if torch.isfinite(half).all() else tensor
+
+
+def save_tensors(
+    path: str | Path, kind: str, tensors: dict[str, Tensor], header: Any, *, half: bool = False
+) -> None:
     """Write a safetensors file of one kind ("release", "instance", ...) with a JSON header.
 
     The same content gives the same bytes, hence the same digest. All but an instance, which holds
     no key, is secret: only its owner may read the file.
+
+    Args:
+        half: in half the size, see :func:`halved`; what reads the file computes in float32 again.
     """
     # In one entry, because safetensors does not keep the order of several.
     about = {"kind": kind, "version": FORMAT_VERSION, "header": header}
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = {
+        name: (halved(tensor) if half else tensor).detach().cpu().contiguous()
+        for name, tensor in tensors.items()
+    }
     content = serialize(whole, {METADATA: json.dumps(about, sort_keys=True)})
     with atomic_path(path, secret=kind != INSTANCE) as temporary:
         temporary.write_bytes(content)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The entries of a safetensors file beside the tensors.
+
+    Raises:
+        SafetensorError, OSError, ValueError: damaged, or of another format.
+    """
+    with open_regular(path) as file:
+        if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
+            raise ValueError("a header of that size")
+    with open_tensors(path) as opened:
+        return dict(opened.metadata() or {})
 
 
 def _about(path: Path) -> dict[str, Any] | None:
@@ -86,11 +116,7 @@ def _about(path: Path) -> dict[str, Any] | None:
     Raises:
         SafetensorError, OSError, ValueError, RecursionError: damaged, or of another format.
     """
-    with open_regular(path) as file:
-        if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
-            raise ValueError("a header of that size")
-    with open_tensors(path) as opened:
-        text = (opened.metadata() or {}).get(METADATA)
+    text = metadata_of(path).get(METADATA)
     if text is None:
         return None
     about = json.loads(text, parse_constant=_refuse_constant)

@@ -19,6 +19,7 @@ from scalefp.data.dataset import ImageSet
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.release.container import kind_of, load_tensors
+from scalefp.release.networks import holds_networks
 from scalefp.training.distributed import World, is_main, join, pick_device, world_size
 from scalefp.training.log import TrainingLog, check_finite
 from scalefp.training.precision import pick_precision, precision_name
@@ -29,7 +30,8 @@ from scalefp.training.run import (
     named_memory_errors,
     stop,
 )
-from scalefp.training.state import State, restore_training, save_training
+from scalefp.training.start import start_from_networks
+from scalefp.training.state import State, TrainingState, restore_training, save_training
 
 STATE, RELEASE = "state.pt", "release.safetensors"  # in the run folder
 C = TypeVar("C")
@@ -107,6 +109,9 @@ def restore(training: Training, run_dir: Path) -> None:
         restore_training(run_dir / STATE, training.state, options)
     elif start_from is not None:
         path = Path(start_from)
+        if isinstance(training.state, TrainingState) and holds_networks(path):
+            start_from_networks(path, training.state, training.config)
+            return
         path = path / STATE if path.is_dir() else path
         restore_training(path, training.state, options, binding="model.")
 

@@ -21,8 +21,10 @@ from scalefp.release.container import (
     load_state,
     load_strictly,
     load_tensors,
+    load_weights,
     save_state,
     save_tensors,
+    shapes_of,
 )
 
 STATE = {"images": 96, "progress": {"accuracy": 0.5}, "net": {"w": torch.arange(6.0)}}
@@ -302,3 +304,20 @@ def test_strict_loading_names_what_does_not_fit_and_changes_nothing(change, says
     with pytest.raises(UserError, match=f"file.x.*{says}"):
         load_strictly(module, tensors, "file.x")
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_half_precision_is_half_the_size_and_keeps_what_does_not_fit(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    tensors = {
+        "weights": torch.randn(300, generator=draw),
+        "large": torch.tensor([1.0, 1e5]),
+        "tiny": torch.tensor([1e-6]),
+    }
+    save_tensors(tmp_path / "half", "instance", tensors, {}, half=True)
+    stored, _ = load_tensors(tmp_path / "half", "instance")
+    assert stored["weights"].dtype == stored["tiny"].dtype == torch.float16
+    assert torch.equal(stored["large"], tensors["large"])  # 65,504 is the largest of half precision
+    found = load_weights(tmp_path / "half", shapes_of(tensors))
+    for name, tensor in found.items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, tensors[name], rtol=2**-11, atol=2**-25)

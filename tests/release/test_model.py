@@ -35,8 +35,9 @@ KEY = Key.from_hex("c0ffee")
 
 @pytest.fixture(scope="module")
 def networks():
+    """With weights that half precision holds, as the file will have them."""
     torch.manual_seed(0)
-    return Generator(CONFIG), Decoder(CONFIG)
+    return Generator(CONFIG).half().float(), Decoder(CONFIG).half().float()
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,15 @@ def test_a_release_round_trips(loaded, networks):
     for saved, found in zip(networks, (loaded.generator, loaded.decoder), strict=True):
         assert saved.state_dict().keys() == found.state_dict().keys()
         for name, tensor in found.state_dict().items():
+            assert tensor.dtype == torch.float32
             assert torch.equal(tensor, saved.state_dict()[name]), name
+
         assert not found.training
         assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def test_a_release_is_kept_in_half_precision(path):
+    assert {tensor.dtype for tensor in load_tensors(path, "release")[0].values()} == {torch.float16}
 
 
 def test_loading_warns_of_nothing(path):
