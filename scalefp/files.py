@@ -266,6 +266,12 @@ def text_lines(path: Path | str, max_bytes: int) -> Iterator[tuple[int, str]]:
 # Printing.
 
 
+def counted(number: float, one: str, many: str = "") -> str:
+    """A whole number, or one to be rounded, and what it counts: "1 file", "3 files"."""
+    text = f"{number:.0f}"
+    return f"{text} {one if text == '1' else many or one + 's'}"
+
+
 def printable(text: object) -> str:
     """Text in which every character is seen: others are escaped (``\\n``, ``\\x1b``, ``\\u202e``).
 

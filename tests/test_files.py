@@ -12,6 +12,7 @@ from scalefp.errors import UserError
 from scalefp.files import (
     atomic_path,
     check_regular,
+    counted,
     open_regular,
     printable,
     publish,
@@ -289,3 +290,9 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
     path = tmp_path / "missing"
     with pytest.raises(UserError, match=f"cannot read {path}: No such file"):
         list(text_lines(path, 4))
+
+
+def test_what_is_counted_is_in_the_right_number():
+    assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert [counted(x, "bit") for x in (0.9, 1.4, 1.6)] == ["1 bit", "1 bit", "2 bits"]
+    assert [counted(n, "entry", "entries") for n in (1, 3)] == ["1 entry", "3 entries"]

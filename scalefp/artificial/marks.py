@@ -17,7 +17,7 @@ from scalefp.attribution.evidence import IssuedKeys
 from scalefp.data.images import to_tensor
 from scalefp.data.source import Source
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, counted
 from scalefp.key import Key
 from scalefp.release.alignment import above_noise
 
@@ -150,5 +150,6 @@ def refuse_marked(marker: Marker, entries: Source, usable: Sequence[int]) -> Non
     if marked >= SHARE * len(images):
         raise UserError(
             f"{entries.path} is marked already: this marker reads a mark in {marked} of "
-            f"{len(images)} images looked at (`scalefp artificial detect` shows the keys): {mend}"
+            f"{counted(len(images), 'image')} looked at (`scalefp artificial detect` "
+            f"shows the keys): {mend}"
         )

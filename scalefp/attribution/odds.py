@@ -3,6 +3,7 @@
 import math
 
 from scalefp.attribution.tails import p_value
+from scalefp.files import counted
 
 
 def in_words(p: float) -> str:
@@ -27,8 +28,8 @@ def why_never(n_bits: int, issued: int, fpr: float) -> str | None:
     least = p_value(n_bits, issued, n_bits)
     if least <= fpr:
         return None
-    keys = "1 key" if issued == 1 else f"{issued} keys"
     return (
-        f"nobody can ever be named at an fpr of {fpr:g}: with {keys} of {n_bits} bits issued, even "
-        f"an image in which every bit is right has p = {least:.2g} (train with longer keys)"
+        f"nobody can ever be named at an fpr of {fpr:g}: with {counted(issued, 'key')} of {n_bits} "
+        f"bits issued, even an image in which every bit is right has p = {least:.2g} "
+        "(train with longer keys)"
     )

@@ -20,6 +20,7 @@ from scalefp.cli.output import OK, show
 from scalefp.cli.reading import add_reading_options
 from scalefp.cli.table import add_result_options
 from scalefp.errors import UserError
+from scalefp.files import counted
 
 BUNDLED = "artificial-emoji"
 
@@ -127,8 +128,9 @@ def run_embed(args: argparse.Namespace) -> int:
         "model_digest": marker.digest,
     }
     lines = [
-        f"{report.out}: {report.written} images marked, {len(report.skipped)} files skipped",
-        f"mean PSNR {report.psnr:.1f} dB; {report.read_again} images read again: "
+        f"{report.out}: {counted(report.written, 'image')} marked, "
+        f"{counted(len(report.skipped), 'file')} skipped",
+        f"mean PSNR {report.psnr:.1f} dB; {counted(report.read_again, 'image')} read again: "
         f"{report.bit_accuracy:.2%} of the key's bits right",
         f"{report.marks}: the secret record of what was embedded; never give it away with the data",
     ]

@@ -5,6 +5,7 @@ from typing import Any
 
 from scalefp.cli.arguments import add_command, add_options, count, new_name, threads
 from scalefp.cli.output import OK, show
+from scalefp.files import counted
 
 
 def add_data_commands(to: Any) -> None:
@@ -37,6 +38,7 @@ def run_prepare(args: argparse.Namespace) -> int:
         "reused": report.reused,
         "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
     }
-    line = f"{report.out}: {report.written} images, {len(report.skipped)} files skipped"
+    images, skipped = counted(report.written, "image"), counted(len(report.skipped), "file")
+    line = f"{report.out}: {images}, {skipped} skipped"
     show(args, result, [line], line)
     return OK

@@ -23,6 +23,7 @@ from scalefp.cli.release import add_release_commands
 from scalefp.cli.report import add_report_command
 from scalefp.cli.service import add_service_command
 from scalefp.errors import UserError
+from scalefp.files import counted
 
 
 def build_parser() -> Parser:
@@ -57,7 +58,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if argument.startswith("-"):
             raise UserError(f"there is no option {argument.partition('=')[0]} {hint}")
     if rest and args.list_name is None:
-        raise UserError(f"{len(rest)} argument(s) too many {hint}")
+        raise UserError(f"{counted(len(rest), 'argument')} too many {hint}")
     if args.list_name is not None:
         getattr(args, args.list_name).extend(rest)
     return args

@@ -22,6 +22,7 @@ from scalefp.cli.table import (
     write_rows,
 )
 from scalefp.errors import UserError
+from scalefp.files import counted
 from scalefp.scan.reading import Outcome
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Judge:
         """Such as ``20 of 520 attributed: alice 20``."""
         named = ", ".join(f"{name} {times}" for name, times in self.holders.most_common(MAX_NAMED))
         rest = len(self.holders) - MAX_NAMED
-        more = f" and {rest} more holders" if rest > 0 else ""
+        more = f" and {counted(rest, 'more holder')}" if rest > 0 else ""
         return f"{self.found} of {self.sources} attributed{': ' if named else ''}{named}{more}"
 
 

@@ -14,7 +14,7 @@ from scalefp.cli.arguments import add_command, add_key_choice, add_options, coun
 from scalefp.cli.output import OK, show
 from scalefp.cli.outputs import INSTANCES, add_out, check_out, is_png
 from scalefp.errors import UserError
-from scalefp.files import atomic_path, open_regular
+from scalefp.files import atomic_path, counted, open_regular
 
 if TYPE_CHECKING:
     from scalefp.key import Key
@@ -132,6 +132,6 @@ def run_sample(args: argparse.Namespace) -> int:
         for picture in to_pil(batch):
             save_png(next(unwritten), picture)
     note.unlink()
-    done = f"{args.num} images in {folder}"
+    done = f"{counted(args.num, 'image')} in {folder}"
     show(args, [str(file) for file in files], [done], done)
     return OK

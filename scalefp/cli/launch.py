@@ -32,7 +32,7 @@ from scalefp.cli.overrides import job_name, literal, quoted, unnamed
 from scalefp.config import conf_dir
 from scalefp.errors import FolderTakenError, UserError
 from scalefp.experiment import make_folder
-from scalefp.files import held
+from scalefp.files import counted, held
 from scalefp.studies.gather import FAILURES, LOCK, NOTE, about
 from scalefp.studies.report import PAGE, make_report, write_report
 
@@ -203,8 +203,8 @@ def run_sweep(app: Application, hydra: Hydra, overrides: list[str]) -> int:
         return OK
     failed = failures.read_text(encoding="utf-8").splitlines()
     print(
-        f"scalefp: {len(failed)} job(s) of this sweep failed; when mended, the same command runs "
-        "what is missing:",
+        f"scalefp: {counted(len(failed), 'job')} of this sweep failed; when mended, the same "
+        "command runs what is missing:",
         *failed, sep="\n  ", file=sys.stderr,
     )  # fmt: skip
     return MISTAKE

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from scalefp.cli.arguments import Parser, add_list, count, threads
 from scalefp.errors import UserError
+from scalefp.files import counted
 from scalefp.scan.reading import BATCH, How, Outcome, read_batch
 
 if TYPE_CHECKING:
@@ -162,9 +163,11 @@ class Images:
         if skipped := self.gathered.skipped:
             kinds = ", ".join(f"{ending} {times}" for ending, times in skipped.most_common(5))
             more = ", ..." if len(skipped) > 5 else ""
-            lines.append(f"{skipped.total()} files skipped, for they are no images: {kinds}{more}")
+            why = "it is no image" if skipped.total() == 1 else "they are no images"
+            files = counted(skipped.total(), "file")
+            lines.append(f"{files} skipped, for {why}: {kinds}{more}")
         rate = len(self) / max(self.seconds, 1e-3)
-        lines.append(f"{len(self)} images in {self.seconds:.1f} s ({rate:.1f} images/s)")
+        lines.append(f"{counted(len(self), 'image')} in {self.seconds:.1f} s ({rate:.1f} images/s)")
         return lines
 
     def check_any(self) -> None:

@@ -16,6 +16,7 @@ from scalefp.cli.arguments import add_command, add_list, add_options
 from scalefp.cli.output import OK, show
 from scalefp.cli.outputs import add_out, check_out, is_registry_export
 from scalefp.errors import UserError
+from scalefp.files import counted
 
 if TYPE_CHECKING:
     from scalefp.registry import Record, Registry
@@ -183,7 +184,7 @@ def run_issue(args: argparse.Namespace) -> int:
         pairs = list(zip(names, registry.issue_many(names, load(args.model)), strict=True))
         warn_if_too_short(registry)
         result = [{"holder": holder, "key": str(key)} for holder, key in pairs]
-        done = f"{len(pairs)} keys were issued and are in the registry"
+        done = f"{counted(len(pairs), 'key')} issued and in the registry"
         show(args, result, (f"{key}  {holder}" for holder, key in pairs), done)
         return OK
     registry.issue(args.holder[0], load(args.model))
@@ -210,7 +211,7 @@ def run_rebuild(args: argparse.Namespace) -> int:
 
     registry, names = opened(args), read_holders(args.holders)
     count = len(registry.rebuild(names, load(args.model)))
-    done = f"{count} keys rebuilt"
+    done = f"{counted(count, 'key')} rebuilt"
     show(args, {"keys": count, "head": registry.head()}, [done], done)
     return OK
 
@@ -220,7 +221,7 @@ def run_import(args: argparse.Namespace) -> int:
 
     registry = opened(args)
     count = import_registry(registry, args.file)
-    done = f"{count} keys imported"
+    done = f"{counted(count, 'key')} imported"
     show(args, {"keys": count, "head": registry.head()}, [done], done)
     return OK
 
@@ -277,9 +278,10 @@ def run_log(args: argparse.Namespace) -> int:
 
 def run_verify(args: argparse.Namespace) -> int:
     verified = opened(args).verify(args.head)
+    agree = "agrees" if verified.issued == 1 else "agree"
     line = (
-        f"intact: {verified.issued} keys agree with {verified.entries} entries of the log, "
-        f"head {verified.head}"
+        f"intact: {counted(verified.issued, 'key')} {agree} "
+        f"with {counted(verified.entries, 'entry', 'entries')} of the log, head {verified.head}"
     )
     show(args, verified._asdict(), [line])
     return OK
@@ -290,6 +292,6 @@ def run_export(args: argparse.Namespace) -> int:
 
     check_out(args.out, "an export of a registry", is_registry_export, force=args.force)
     count = export_registry(opened(args), args.out, overwrite=args.force)
-    done = f"{args.out}: {count} lines"
+    done = f"{args.out}: {counted(count, 'line')}"
     show(args, {"out": args.out, "lines": count}, [done], done)
     return OK

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from scalefp.data.images import to_tensor
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
+from scalefp.files import counted
 
 RESOLUTIONS = range(16, 1025)  # of data; which of them a network can have is up to its sizes
 MAX_NAMED = 10  # skipped files named in the log, the rest are counted
@@ -63,12 +64,14 @@ def report_skipped(source: Source, reasons: Sequence[str | None]) -> list[tuple[
     names = source.names
     skipped = [(name, why) for name, why in zip(names, reasons, strict=True) if why is not None]
     if len(skipped) == len(names):
-        why = f"{len(skipped)} files skipped; {skipped[0][1]}" if skipped else "it is empty"
+        files = counted(len(skipped), "file")
+        why = f"{files} skipped; {skipped[0][1]}" if skipped else "it is empty"
         raise UserError(f"{source.path} holds no usable image ({why}): give another source")
     for _, why in skipped[:MAX_NAMED]:
         _log.warning("skipped: %s", why)
     if len(skipped) > MAX_NAMED:
-        _log.warning("skipped: %d more files of %s", len(skipped) - MAX_NAMED, source.path)
+        more = counted(len(skipped) - MAX_NAMED, "more file")
+        _log.warning("skipped: %s of %s", more, source.path)
     return skipped
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from scalefp.errors import UserError
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, counted
 
 
 def content_digest(path: Path | str | None) -> str | None:
@@ -83,12 +83,13 @@ class Parts:
 
     def measure(self, work: Mapping[str, Callable[[], Any]], title: str) -> dict[str, Any]:
         """The results of all parts by name, with a progress bar that is called ``title``."""
+        again = f"{counted(self.foreign, 'part')} of another release or configuration"
         for count, what in (
-            (self.finished, "finished parts are taken over"),
-            (self.foreign, "parts of another release or configuration are measured again"),
+            (self.finished, f"{counted(self.finished, 'finished part')} taken over"),
+            (self.foreign, f"{again} measured again"),
         ):
             if count:
-                print(f"{self.folder}: {count} {what}", file=sys.stderr)
+                print(f"{self.folder}: {what}", file=sys.stderr)
         found = {}
         with tqdm(work.items(), title, unit="part") as bar:
             for name, part in bar:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from scalefp.files import counted
+
 NEEDED = -math.log2(1e-6)  # bits of evidence: the default threshold, for one key and one image
 
 
@@ -35,7 +37,7 @@ def shortfall(reached: object, n_bits: int) -> str | None:
         return f"only {active} of its {n_bits} key bits were ever switched on in training"
     if evidence < needed:
         return (
-            f"one image carries {evidence:.0f} bits of evidence in training, "
+            f"one image carries {counted(evidence, 'bit')} of evidence in training, "
             f"where about {needed:.0f} are needed"
         )
     return None

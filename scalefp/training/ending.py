@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from scalefp.files import counted
 from scalefp.release.readable import shortfall
 
 
@@ -25,8 +26,8 @@ def ending(figures: Mapping[str, float], n_bits: int, total_images: int, release
     what = "two keys apart by" if generates else "marks at"
     lines = [
         f"Reached: {active} of {n_bits} key bits switched on, {figures['bit_accuracy']:.1%} of all "
-        f"bits read right, {figures['evidence']:.0f} bits of evidence from one image, {what} "
-        f"{figures['psnr']:.1f} dB."
+        f"bits read right, {counted(figures['evidence'], 'bit')} of evidence from one image, "
+        f"{what} {figures['psnr']:.1f} dB."
     ]
     why = shortfall({"active_bits": active, "evidence": figures["evidence"]}, n_bits)
     if why is not None:

@@ -51,7 +51,7 @@ def test_embed_in_words(run: Run, pen_file: Path, photos: Path) -> None:
         "--out", "m.zip", "--workers", "2",
     )  # fmt: skip
     first, second, third = result.out.splitlines()
-    assert first == "m.zip: 12 images marked, 1 files skipped"
+    assert first == "m.zip: 12 images marked, 1 file skipped"
     assert second.startswith("mean PSNR 2") and "12 images read again" in second
     assert third.startswith("m.zip.marks.json: the secret record")
 

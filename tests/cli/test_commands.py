@@ -440,7 +440,7 @@ def test_data_prepare(run: Run, images: list[Path]) -> None:
     with zipfile.ZipFile("d.zip") as archive:
         assert sum(name.endswith(".png") for name in archive.namelist()) == 3
     text = run("data", "prepare", folder, "--out", "e.zip", "--resolution", "32", "--workers", "2")
-    assert text.out == "e.zip: 3 images, 1 files skipped\n"
+    assert text.out == "e.zip: 3 images, 1 file skipped\n"
 
 
 def test_data_prepare_mistakes(run: Run, images: list[Path], tmp_path: Path) -> None:

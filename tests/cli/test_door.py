@@ -51,7 +51,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["decode", "--model", "m", "a.png", "--batch", "3"], ["--batch"]),
         (["registry"], ["ACTION"]),
         (["registry", "list"], ["--registry"]),
-        (["registry", "list", "--registry", "r", "x", "y"], ["2 argument(s) too many"]),
+        (["registry", "list", "--registry", "r", "x", "y"], ["2 arguments too many"]),
         (["instantiate", "--model", "m", "--out", "o"], ["--key", "--holder"]),
         (["instantiate", "--model", "m", "--out", "o", "--holder", "h"], ["--registry"]),
         (["sample", "--instance", "i", "--out", "o", "--num", "0"], ["--num", "from 1 to"]),

@@ -93,7 +93,7 @@ def test_a_job_that_fails_ends_no_sweep(run: Run, images: list[Path], launcher: 
     failed = Path("runs/s/model.n_bits=4").absolute()
     sentence = "model.n_bits must lie between 8 and 512, not 4."
     listed = result.err.rpartition("scalefp: ")[2].splitlines()
-    assert listed[0].startswith("1 job(s) of this sweep failed") and len(listed) == 2
+    assert listed[0].startswith("1 job of this sweep failed") and len(listed) == 2
     assert listed[1].strip() == f"{failed}: {sentence}"
     assert "Traceback" not in result.err
     assert (failed / "error.txt").read_text() == f"{sentence}\n"
@@ -165,7 +165,7 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_folder(
 
     monkeypatch.setattr(jobs, "train_job", broken)
     result = run("train", "-m", *TINY, *FAST, "name=s", "seed=1,2")
-    assert result.code == 2 and "2 job(s) of this sweep failed" in result.err
+    assert result.code == 2 and "2 jobs of this sweep failed" in result.err
     note = Path("runs/s/seed=2/error.txt").read_text()
     assert note.startswith("RuntimeError: out of memory\n") and "in broken" in note
 

@@ -160,7 +160,7 @@ def test_an_interrupted_evaluation_goes_on(
     results = evaluate(rest, small, tmp_path / "out")  # type: ignore[arg-type]
     assert without_environment(results) == without_environment(whole)
     assert results["environment"]["parts_taken_over"] == finished
-    assert f"{finished} finished parts are taken over" in capsys.readouterr().err
+    assert f"{finished} finished parts taken over" in capsys.readouterr().err
     assert 0 < sum(rest.decoded.values()) < 400
 
     # All there: nothing is read any more. Another batch size changes nothing.
@@ -263,4 +263,4 @@ def test_the_quick_setting_measures_something_of_everything(
     assert {row["tampering"] for row in first.json["tampering"]["rows"]} == {"noise", "average"}
     second = run("evaluate", *arguments, "measure.features=none", "--json")
     assert without_environment(second.json) == without_environment(first.json)
-    assert "finished parts are taken over" in second.err
+    assert "finished parts taken over" in second.err

@@ -99,7 +99,7 @@ def test_work_is_measured_part_by_part_and_taken_up_where_it_was_interrupted(
     capsys.readouterr()
     assert Parts(tmp_path, {}).measure({"a": first, "b": second}, "work") == {"a": 1, "b": 2}
     assert (first.calls, second.calls) == (1, 1)
-    assert f"{tmp_path}: 1 finished parts are taken over" in capsys.readouterr().err
+    assert f"{tmp_path}: 1 finished part taken over" in capsys.readouterr().err
 
 
 def test_a_file_counts_by_its_content_and_a_name_as_itself(tmp_path: Path) -> None:
