@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scalefp.errors import UserError
     from scalefp.key import Key
     from scalefp.loading import load
+    from scalefp.pretrained.modulation import modulate
     from scalefp.registry.registry import Registry
     from scalefp.release.instance import Instance, load_instance
     from scalefp.release.model import Model
@@ -31,6 +32,7 @@ __all__ = [
     "attribute",
     "load",
     "load_instance",
+    "modulate",
 ]
 
 _HOMES = {
@@ -45,6 +47,7 @@ _HOMES = {
     "attribute": "attribution",
     "load": "loading",
     "load_instance": "release.instance",
+    "modulate": "pretrained.modulation",
 }
 
 
