@@ -25,7 +25,7 @@ def grouped(layer: Layer, weight: Tensor) -> Tensor:
     """The weight of a layer as [g, O/g, I/g, K], a view of it."""
     if isinstance(layer, nn.Linear):
         return weight[None, :, :, None]
-    by_group = weight.flatten(2).unflatten(0, (layer.groups, -1))
+    by_group: Tensor = weight.flatten(2).unflatten(0, (layer.groups, -1))
     return by_group.transpose(1, 2) if isinstance(layer, TRANSPOSED) else by_group
 
 
@@ -101,7 +101,7 @@ class KeyedLayer(nn.Module):
         """Changes of a weight [...] by the sums of the learned tensors: [b, ...]."""
         assert self.deltas is not None
         changes: Tensor = self.delta_gain * (signs @ self.deltas.flatten(1))
-        return changes.unflatten(1, weight.shape)
+        return changes.view(-1, *weight.shape)
 
     def demodulation(self, layer: Layer, scales: Tensor) -> Tensor:
         """Factors of output channels [b, O] that keep the norms of their weights."""

@@ -166,9 +166,9 @@ class Parent(nn.Module):
         """
         check_fits(key, self.n_bits)
         network = copy.deepcopy(self.network)
-        bits = torch.from_numpy(key.bits)[None].to(self.keyed[0].unit.device)
+        signs = self.signs(torch.from_numpy(key.bits)[None])
         for keyed, layer in self.layers(network):
-            keyed.fold_(layer, self.signs(bits))
+            keyed.fold_(layer, signs.to(layer.weight.device))
         return network
 
 
