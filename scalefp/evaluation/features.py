@@ -196,7 +196,7 @@ def choose_extractor(which: str, weights_path: str | Path | None) -> nn.Module |
         UserError: an unknown name, or weights that are missing or wrong.
     """
     if which not in EXTRACTORS:
-        raise UserError(f"features must be one of {', '.join(EXTRACTORS)}, not {which!r}.")
+        raise UserError(f"unknown features {which!r}; known are {', '.join(EXTRACTORS)}")
     if which == "inception":
         if weights_path is None:
             raise UserError(

@@ -40,6 +40,7 @@ class EvaluateOptions:
             raise UserError(f"show must be markdown or json, not {self.show!r}.")
         if self.threads < 1:
             raise UserError(f"threads must be at least 1, not {self.threads}.")
+        self.measure.check("measure.")
 
     def check(self) -> None:
         """Raise :class:`UserError` for options that cannot work, the release included."""

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from scalefp.attribution.evidence import log_p_hard, log_p_soft
 from scalefp.data.images import to_pil, to_tensor
 from scalefp.errors import UserError
+from scalefp.files import counted
 from scalefp.key import Key
 from scalefp.metrics import FloatArray, bit_accuracy
 from scalefp.perturb import reencode
@@ -50,20 +51,20 @@ class LiftingConfig:
     pictures: int = 32  # that the fingerprint is laid on, of each kind for each victim
     queries: int = 1000  # questions to the service about one picture
 
-    def check(self, pools: list[int]) -> None:
-        """Raise :class:`UserError` for numbers that cannot work."""
+    def check(self, pools: list[int], prefix: str = "") -> None:
+        """Raise :class:`UserError` for numbers that cannot work; ``prefix`` names this part."""
         for name in ("victims", "queries"):
             if getattr(self, name) < 1:
-                raise UserError(f"lifting.{name} must be at least 1, not {getattr(self, name)}.")
+                raise UserError(f"{prefix}{name} must be at least 1, not {getattr(self, name)}.")
         if self.pictures < pools[0]:
             raise UserError(
-                f"lifting.pictures must be at least {pools[0]}, the least of pools, "
+                f"{prefix}pictures must be at least {pools[0]}, the least of pools, "
                 f"not {self.pictures}."
             )
         for name in ("images", "strengths"):
             values = getattr(self, name)
             if not values or values[0] <= 0 or sorted(set(values)) != list(values):
-                raise UserError(f"lifting.{name} must be ascending numbers above 0, not {values}.")
+                raise UserError(f"{prefix}{name} must be ascending numbers above 0, not {values}.")
 
 
 @dataclass
@@ -113,30 +114,38 @@ class EvaluateConfig:
     # Attacks on the pictures.
     lifting: LiftingConfig = field(default_factory=LiftingConfig)
 
-    def check(self) -> None:
-        """Raise :class:`UserError` for numbers that cannot work."""
+    def check(self, prefix: str = "") -> None:
+        """Raise :class:`UserError` for numbers that cannot work.
+
+        Args:
+            prefix: what stands before the names of options where they are typed: ``measure.``.
+        """
         at_least = {"keys": 2, "images_per_key": 2, "curve_keys": 1, "batch_size": 1, "seed": 0}
         at_least |= {"moved_keys": 1, "moved_curve_keys": 1, "thorough_images": 0}
         at_least |= {"unrelated_images": 1, "searched": 1, "feature_images": 4, "grid": 2}
         at_least |= {"tamper_keys": 2, "tamper_images": 2, "finetune_keys": 1}
         for name, least in at_least.items():
             if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}.")
+                raise UserError(
+                    f"{prefix}{name} must be at least {least}, not {getattr(self, name)}."
+                )
         for name in ("issued", "pools", "finetune_images"):
             values = getattr(self, name)
             if any(value < 1 for value in values) or sorted(set(values)) != list(values):
-                raise UserError(f"{name} must be ascending numbers from 1 on, not {values}.")
+                raise UserError(
+                    f"{prefix}{name} must be ascending whole numbers from 1 on: {values}."
+                )
         for name in ("issued", "pools"):
             if not getattr(self, name):
-                raise UserError(f"{name} must hold at least one number.")
+                raise UserError(f"{prefix}{name} must hold at least one number.")
         if self.pools[0] > self.images_per_key:
             raise UserError(
-                f"pools starts at {self.pools[0]} images of one source, but images_per_key is "
-                f"{self.images_per_key}."
+                f"{prefix}pools starts at {counted(self.pools[0], 'image')} of one source, but "
+                f"{prefix}images_per_key is {self.images_per_key}."
             )
-        self.lifting.check(self.pools)
+        self.lifting.check(self.pools, f"{prefix}lifting.")
         if not 0 < self.fpr < 1:
-            raise UserError(f"fpr is a probability between 0 and 1, not {self.fpr}.")
+            raise UserError(f"{prefix}fpr is a probability between 0 and 1, not {self.fpr}.")
 
 
 def stream(config: EvaluateConfig, purpose: str) -> np.random.Generator:

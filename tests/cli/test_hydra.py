@@ -376,7 +376,7 @@ def test_evaluate_writes_and_prints_results(run: Run, release: Path, images: lis
     [
         ([], ["checkpoint="]),
         (["checkpoint=missing"], ["missing"]),
-        (["checkpoint=RELEASE", "measure.keys=1"], ["keys", "at least 2"]),
+        (["checkpoint=RELEASE", "measure.keys=1"], ["measure.keys must be at least 2, not 1"]),
         (["checkpoint=RELEASE", "measure.keyz=1"], ["keyz"]),
         (["checkpoint=RELEASE", "measure.fpr=2"], ["fpr"]),
         (["checkpoint=RELEASE", "show=html"], ["show", "markdown"]),

@@ -79,7 +79,7 @@ def test_inception_weights_load_by_name_and_strictly(tmp_path: Path) -> None:
 
 def test_the_choice_of_an_extractor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_extractor("none", None) is None
-    with pytest.raises(UserError, match="features must be one of auto, mobilenet"):
+    with pytest.raises(UserError, match="unknown features .*; known are auto, mobilenet"):
         choose_extractor("vgg", None)
     with pytest.raises(UserError, match="feature_weights"):
         choose_extractor("inception", None)

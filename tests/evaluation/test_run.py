@@ -223,7 +223,7 @@ def test_results_that_cannot_be_written(small: EvaluateConfig, tmp_path: Path) -
         ("pools", [6], "images_per_key"),
         ("perturbations", ["jpg"], "unknown perturbation 'jpg'"),
         ("tamperings", ["melt"], "unknown tampering 'melt'"),
-        ("features", "vgg", "features must be one of"),
+        ("features", "vgg", "unknown features 'vgg'; known are auto"),
         ("feature_weights", "no/such.pth", "no/such.pth"),
         ("lpips_backbone", "no/such.pth", "no/such.pth"),
         ("data", "no/such.zip", "no/such.zip"),

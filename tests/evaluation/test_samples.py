@@ -144,3 +144,12 @@ def test_numbers_that_cannot_work(name: str, value: object, message: str) -> Non
 
 def test_the_defaults_can_work() -> None:
     EvaluateConfig().check()
+
+
+def test_a_mistake_names_the_option_as_it_is_typed() -> None:
+    with pytest.raises(UserError, match=r"^measure\.keys must be at least 2, not 1"):
+        EvaluateConfig(keys=1).check("measure.")
+    config = EvaluateConfig()
+    config.lifting.victims = 0
+    with pytest.raises(UserError, match=r"^measure\.lifting\.victims must be at least 1"):
+        config.check("measure.")
