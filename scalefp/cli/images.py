@@ -7,9 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from scalefp.attribution.verdict import verdict
 from scalefp.cli.arguments import add_command, add_options, probability
 from scalefp.cli.output import NOBODY, OK, say, without_keys
 from scalefp.cli.reading import Images, Load, add_reading_options
@@ -169,6 +166,7 @@ class Judge:
     def judge(self, sources: Sequence[tuple[list[str], "Reading"]]) -> list[Row]:
         """The verdict on each source: the names of its images, and their reading."""
         from scalefp.attribution.evidence import attribute_each
+        from scalefp.attribution.verdict import verdict
 
         fpr, form = self.args.fpr, self.args.form
         answers = attribute_each([reading for _, reading in sources], self.registry, fpr, form=form)
@@ -193,6 +191,8 @@ class Judge:
 
     def together(self, images: Images, *, progress: bool) -> Iterator[Row]:
         """A verdict on all images as one source, or on each group of them that reads alike."""
+        import numpy as np
+
         from scalefp.attribution.reading import Reading, group_by_agreement
 
         outcomes = list(chain.from_iterable(images.read(progress=progress)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from scalefp.attribution.reading import Reading
 from scalefp.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from scalefp.attribution.reading import Reading
     from scalefp.release.reader import Reader
 
 BATCH = 8  # images decoded at a time

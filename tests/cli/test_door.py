@@ -117,3 +117,13 @@ def test_the_installed_entry_decodes_from_any_folder(
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("scalefp: there is no registry at missing.db")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from scalefp.cli.door import build_parser; build_parser(); "
+        "print([name for name in ('numpy', 'torch', 'PIL', 'hydra', 'sqlalchemy') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
