@@ -58,6 +58,26 @@ def atomic_path(path: Path | str, *, secret: bool = False, durable: bool = True)
         raise UserError(f"cannot write {path} ({why}): choose another place") from error
 
 
+def append_line(path: Path | str, line: str) -> None:
+    """Add a line to a text file in one write, so that lines of several processes stay whole.
+
+    Args:
+        line: without a line break.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        try:
+            os.write(descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another place") from error
+
+
 def _mode_before(path: Path) -> int | None:
     """Permissions of the regular file that ``path`` names; None if it names nothing."""
     try:

@@ -10,6 +10,7 @@ import pytest
 
 from scalefp.errors import UserError
 from scalefp.files import (
+    append_line,
     atomic_path,
     check_regular,
     counted,
@@ -296,3 +297,12 @@ def test_what_is_counted_is_in_the_right_number():
     assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
     assert [counted(x, "bit") for x in (0.9, 1.4, 1.6)] == ["1 bit", "1 bit", "2 bits"]
     assert [counted(n, "entry", "entries") for n in (1, 3)] == ["1 entry", "3 entries"]
+
+
+def test_lines_are_added_whole(tmp_path):
+    path = tmp_path / "failures.txt"
+    append_line(path, "first")
+    append_line(path, "caf\u00e9 \udcff")  # a path that is not UTF-8
+    assert path.read_text(encoding="utf-8") == "first\ncaf\u00e9 \\udcff\n"
+    with pytest.raises(UserError, match="cannot write"):
+        append_line(tmp_path, "a folder")

@@ -21,6 +21,7 @@ from scalefp.bench import training, use
 from scalefp.bench.rows import Row
 from scalefp.config import RunConfig
 from scalefp.experiment import hardware
+from scalefp.files import atomic_path
 from scalefp.loading import load_model
 from scalefp.training.precision import pick_precision
 
@@ -109,8 +110,10 @@ def write_profile(name: str, task: Callable[[], Any], folder: Path) -> None:
         for _ in range(3):
             task()
     table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=40)
-    (folder / f"{name}.txt").write_text(table, encoding="utf-8")
-    profiler.export_chrome_trace(str(folder / f"{name}.json"))
+    with atomic_path(folder / f"{name}.txt", durable=False) as temporary:
+        temporary.write_text(table, encoding="utf-8")
+    with atomic_path(folder / f"{name}.json", durable=False) as temporary:
+        profiler.export_chrome_trace(str(temporary))
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ from scalefp.cli.overrides import job_name, literal, quoted, unnamed
 from scalefp.config import conf_dir
 from scalefp.errors import FolderTakenError, UserError
 from scalefp.experiment import make_folder
-from scalefp.files import counted, held
+from scalefp.files import append_line, atomic_path, counted, held
 from scalefp.studies.gather import FAILURES, LOCK, NOTE, about
 from scalefp.studies.report import PAGE, make_report, write_report
 
@@ -78,13 +78,12 @@ class Job:
                 sentence = f"{type(error).__name__}: {sentence}"
                 text = f"{sentence}\n\n{traceback.format_exc()}"
             if not isinstance(error, FolderTakenError):
-                with contextlib.suppress(OSError):
-                    note.write_text(text, encoding="utf-8")
+                with contextlib.suppress(UserError), atomic_path(note) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
             if self.failures is None:
                 raise
             log.error(sentence)
-            with self.failures.open("a", encoding="utf-8") as file:
-                file.write(f"{folder}: {sentence}\n")
+            append_line(self.failures, f"{folder}: {sentence}")
             return math.nan  # a sweeper's worst
 
 

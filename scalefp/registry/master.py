@@ -10,6 +10,7 @@ import os
 import stat
 
 from scalefp.errors import UserError
+from scalefp.files import open_regular
 from scalefp.key import Key, hkdf_expand, hkdf_extract
 
 MIN_BYTES, MAX_BYTES = 32, 65_536
@@ -37,15 +38,13 @@ class MasterSecret:
         """
         name = os.fspath(path)
         try:
-            # Non-blocking, or a named pipe would be waited for.
-            with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            with open_regular(name) as file:
                 mode = os.fstat(file.fileno()).st_mode
-                content = file.read(MAX_BYTES + 1) if stat.S_ISREG(mode) else b""
+                content = file.read(MAX_BYTES + 1)
+        except UserError as error:
+            raise UserError(f"the master secret: {error}") from error
         except OSError as error:
-            why = error.strerror or error
-            raise UserError(f"cannot read the master secret {name}: {why}") from error
-        if not stat.S_ISREG(mode):
-            raise UserError(f"the master secret {name} is not a regular file: give a file")
+            raise UserError(f"the master secret: cannot read {name}: {error.strerror}") from error
         if mode & 0o077:
             raise UserError(
                 f"the master secret {name} is open to other users (mode {stat.S_IMODE(mode):04o}): "

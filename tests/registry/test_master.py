@@ -88,11 +88,11 @@ def test_too_short_and_too_long_secrets_are_refused(path, size, message):
 
 
 def test_what_is_no_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot read the master secret .*missing: No such file"):
+    with pytest.raises(UserError, match="the master secret: cannot read .*missing: No such file"):
         MasterSecret.read(tmp_path / "missing")
-    with pytest.raises(UserError, match="cannot read the master secret .*: Is a directory"):
+    with pytest.raises(UserError, match="the master secret: .* it is a folder, not a file"):
         MasterSecret.read(tmp_path)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
-    with pytest.raises(UserError, match="is not a regular file"):
+    with pytest.raises(UserError, match="the master secret: .* it is a named pipe, not a file"):
         MasterSecret.read(pipe)  # and does not wait for a writer
