@@ -191,6 +191,7 @@ class OptimizerConfig:
     batch: int = within(32, 2, 2**16)
     learning_rate: float = within(0.002, 1e-9, 1)
     beta1: float = within(0.5, 0, 0.999999)
+    decoder_beta1: float | None = within(None, 0, 0.999999)  # of the decoder; None = as the others
     beta2: float = within(0.99, 0, 0.999999)
     # Half-life of the averaged weights that are released.
     ema_images: float = within(10_000, 1e-3, MAX_IMAGES)

@@ -53,11 +53,11 @@ def work(kind: str, name: str, model: str, threads: int, folder: Path) -> dict[s
 
 
 def training_rate(processes: int, folder: Path) -> float:
-    """Images a second of the training `emoji` by torchrun, one thread a process."""
+    """Images a second of the training `emoji_small` by torchrun, one thread a process."""
     images = (STEPS + WARM_UP) * 64
     run_dir = folder / f"{processes}"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), "-m", "scalefp.train", "experiment=emoji"]
+    command += ["--nproc-per-node", str(processes), "-m", "scalefp.train", "experiment=emoji_small"]
     command += [f"schedule.total_images={images}", "run.tensorboard=false", "run.device=cpu"]
     command += ["run.log_steps=1", "optimizer.batch=64", f"hydra.run.dir={run_dir}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -74,7 +74,7 @@ def training_rate(processes: int, folder: Path) -> float:
 def measure_scaling(folder: Path) -> list[Row]:
     """The same training on one process and on two, one thread each."""
     one, two = ([training_rate(processes, folder)] for processes in (1, 2))
-    what = "training, experiment=emoji, batch 64"
+    what = "training, experiment=emoji_small, batch 64"
     first = row(f"{what}, 1 process", "img/s", one)
     return [first, row(f"{what}, 2 processes", "img/s", two, beside=("1 process", one))]
 

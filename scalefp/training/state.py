@@ -91,9 +91,17 @@ def restore_training(
 
 def adam(options: OptimizerConfig, *learners: nn.Module) -> torch.optim.Optimizer:
     """Adam for all parameters of these networks."""
-    parameters = [parameter for learner in learners for parameter in learner.parameters()]
-    betas = (options.beta1, options.beta2)
-    return torch.optim.Adam(parameters, lr=options.learning_rate, betas=betas, fused=True)
+    groups: dict[float, list[nn.Parameter]] = {}  # by beta1
+    for learner in learners:
+        beta1 = options.beta1
+        if isinstance(learner, Decoder) and options.decoder_beta1 is not None:
+            beta1 = options.decoder_beta1
+        groups.setdefault(beta1, []).extend(learner.parameters())
+    return torch.optim.Adam(
+        [{"params": own, "betas": (beta1, options.beta2)} for beta1, own in groups.items()],
+        lr=options.learning_rate,
+        fused=True,
+    )
 
 
 def set_learning_rate(rate: float, *optimizers: torch.optim.Optimizer) -> None:

@@ -254,7 +254,7 @@ def own(tmp_path: Path) -> Path:
     [
         ("broken", ["broken.yaml", "line 2", "YAML"]),
         ("list", ["experiment/list"]),
-        ("unknown", ["model/nosuch", "emoji, pixels256, published, tiny"]),
+        ("unknown", ["model/nosuch", "emoji, pixels256, published, small, tiny"]),
         ("deep", ["many", "Integer"]),
         ("variable", ["NO_SUCH"]),
         ("study", ["seed=a", "Integer"]),

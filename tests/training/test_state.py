@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from scalefp.config import OptimizerConfig
+from scalefp.config import ModelConfig, OptimizerConfig
 from scalefp.errors import UserError
-from scalefp.training.state import check_binding, ema_update
+from scalefp.networks.decoder import Decoder
+from scalefp.training.state import adam, check_binding, ema_update
 
 OPTIONS = {"seed": 0, "model.n_bits": 128, "run.threads": 1, "schedule.hide_psnr": None}
 
@@ -33,3 +34,14 @@ def test_the_average_moves_by_its_half_life():
     assert average.weight.item() == pytest.approx(0.5)
     ema_update(average, current, options, 1000)  # early on it is a twentieth of the images seen
     assert average.weight.item() == pytest.approx(1 - 0.5**3)
+
+
+def test_the_decoder_may_have_a_momentum_of_its_own():
+    other, decoder = nn.Linear(1, 1), Decoder(ModelConfig(resolution=16, decoder_base=64))
+    (group,) = adam(OptimizerConfig(beta1=0.3), other, decoder).param_groups
+    assert group["betas"] == (0.3, 0.99)
+    options = OptimizerConfig(beta1=0.0, decoder_beta1=0.5)
+    groups = adam(options, other, decoder).param_groups
+    assert [group["betas"][0] for group in groups] == [0.0, 0.5]
+    for network, group in zip((other, decoder), groups, strict=True):
+        assert {id(p) for p in group["params"]} == {id(p) for p in network.parameters()}
