@@ -21,6 +21,7 @@ from scalefp.cli.output import say
 from scalefp.cli.registry import add_registry_commands
 from scalefp.cli.release import add_release_commands
 from scalefp.cli.report import add_report_command
+from scalefp.cli.scan import add_scan_command
 from scalefp.cli.service import add_service_command
 from scalefp.errors import UserError
 from scalefp.files import counted
@@ -43,6 +44,7 @@ def build_parser() -> Parser:
     add_release_commands(to)
     add_instance_commands(to)
     add_image_commands(to)
+    add_scan_command(to)
     add_data_commands(to)
     add_artificial_commands(to)
     add_service_command(to)

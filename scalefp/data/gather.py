@@ -59,11 +59,11 @@ class Gathered(NamedTuple):
     skipped: Counter[str]  # by the ending of their names
 
 
-def _promises_image(name: str) -> bool:
+def promises_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def _ending(name: str) -> str:
+def ending(name: str) -> str:
     return PurePosixPath(name).suffix.lower() or "without ending"
 
 
@@ -95,10 +95,10 @@ def _in_folder(folder: str, skipped: Counter[str]) -> Iterator[Found]:
     for path in map(str, sorted(files)):
         head = _head(path)
         # What may not be read could be anything: reading it says so.
-        if head is None or recognise(head) is not None or _promises_image(path):
+        if head is None or recognise(head) is not None or promises_image(path):
             yield Found(path, path)
         else:
-            skipped[_ending(path)] += 1
+            skipped[ending(path)] += 1
     yield from problems
 
 
@@ -111,7 +111,7 @@ def _in_zip(path: str, skipped: Counter[str]) -> Iterator[Found]:
             continue
         found = Found(f"{path}/{name}", path, number)
         if name.startswith("__MACOSX/"):  # holds attributes of the files, under their names
-            skipped[_ending(name)] += 1
+            skipped[ending(name)] += 1
             continue
         try:
             with archive.open(entry) as stream:
@@ -120,10 +120,10 @@ def _in_zip(path: str, skipped: Counter[str]) -> Iterator[Found]:
             problem = f"{found.name} cannot be read from the zip ({error})"
             yield found._replace(problem=problem)
             continue
-        if is_image or _promises_image(name):
+        if is_image or promises_image(name):
             yield found
         else:
-            skipped[_ending(name)] += 1
+            skipped[ending(name)] += 1
 
 
 def _one(argument: str, skipped: Counter[str]) -> Iterator[Found]:

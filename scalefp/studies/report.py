@@ -18,7 +18,7 @@ from scalefp.experiment import (
     write_json,
     write_page,
 )
-from scalefp.files import atomic_path
+from scalefp.files import atomic_path, counted
 from scalefp.studies.gather import FAILED, FINISHED, UNFINISHED, StudyJob, about, at_work, gather
 from scalefp.studies.table import chosen_metrics, make_rows
 
@@ -90,7 +90,9 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
 def _remarks(report: Report) -> Iterator[str]:
     """What a reader must know before believing the table."""
     if len(report["versions"]) > 1:
-        named = ", ".join(f"{v or 'unknown'} ({n} jobs)" for v, n in report["versions"].items())
+        named = ", ".join(
+            f"{v or 'unknown'} ({counted(n, 'job')})" for v, n in report["versions"].items()
+        )
         yield (
             f"**These jobs were run by different versions of the code**: {named}. Their figures "
             "may differ for that reason alone; remove the folders of the old ones and run the "
@@ -98,12 +100,12 @@ def _remarks(report: Report) -> Iterator[str]:
         )
     if report["repeated"]:
         yield (
-            f"In {report['repeated']} rows several jobs have one seed: they are no independent "
-            "runs, and the interval is too narrow."
+            f"Several jobs of a row have one seed ({counted(report['repeated'], 'row')}): they are "
+            "no independent runs, and the interval is too narrow."
         )
     if report["jobs"][UNFINISHED]:
         more = "it is at work" if report["running"] else "the same command goes on"
-        yield f"{report['jobs'][UNFINISHED]} jobs are not finished: {more}."
+        yield f"Not finished: {counted(report['jobs'][UNFINISHED], 'job')}; {more}."
     yield from (f"Failed: {one['job']}: {one['error']}" for one in report["failed"])
 
 
