@@ -172,7 +172,9 @@ class Judge:
         answers = attribute_each([reading for _, reading in sources], self.registry, fpr, form=form)
         rows = []
         for (names, reading), found in zip(sources, answers, strict=True):
-            entry = verdict(names, found, fpr=fpr, form=form, issued=self.issued)
+            entry = verdict(
+                names, found, fpr=fpr, form=form, issued=self.issued, n_bits=reading.n_bits
+            )
             source = names[0] if len(names) == 1 else f"{len(names)} images"
             whose = ", ".join(in_text(one, reading.n_bits) for one in found) or "nobody"
             rows.append(Row(entry, f"{source}: {whose}"))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scalefp.cli.arguments import add_command, add_list, add_options
-from scalefp.cli.output import OK, show
+from scalefp.cli.output import OK, say, show
 from scalefp.cli.outputs import add_out, check_out, is_registry_export
 from scalefp.errors import UserError
 from scalefp.files import counted
@@ -182,27 +181,30 @@ def run_issue(args: argparse.Namespace) -> int:
     if args.holders is not None:
         names = read_holders(args.holders)
         pairs = list(zip(names, registry.issue_many(names, load(args.model)), strict=True))
-        warn_if_too_short(registry)
-        result = [{"holder": holder, "key": str(key)} for holder, key in pairs]
+        note = too_short(registry)
+        result = [{"holder": holder, "key": str(key)} | note for holder, key in pairs]
         done = f"{counted(len(pairs), 'key')} issued and in the registry"
         show(args, result, (f"{key}  {holder}" for holder, key in pairs), done)
         return OK
     registry.issue(args.holder[0], load(args.model))
-    warn_if_too_short(registry)
+    note = too_short(registry)
     record = registry.show(args.holder[0])[-1]
     done = f"a key was issued to {record.holder} and is in the registry"
-    show(args, describe(record, secret=True), [str(record.key)], done)
+    show(args, describe(record, secret=True) | note, [str(record.key)], done)
     return OK
 
 
-def warn_if_too_short(registry: Registry) -> None:
-    """Say on standard error if no image can ever be attributed with keys so short and so many."""
+def too_short(registry: Registry) -> dict[str, str]:
+    """The field ``never`` of JSON if no image can ever be attributed with keys so short and so
+    many, which is also said on standard error; else nothing."""
     from scalefp.attribution.evidence import DEFAULT_FPR
     from scalefp.attribution.odds import why_never
 
     never = why_never(registry.n_bits or 0, len(registry), DEFAULT_FPR)
-    if never is not None:
-        print(f"scalefp: {never}", file=sys.stderr)
+    if never is None:
+        return {}
+    say(never)
+    return {"never": never}
 
 
 def run_rebuild(args: argparse.Namespace) -> int:

@@ -47,6 +47,9 @@ class Verdict(BaseModel):
     fpr: float = Field(description="accepted probability of naming anybody wrongly")
     form: str = Field(description="soft or hard")
     issued: int = Field(description="keys ever issued, all of which were compared")
+    never: str | None = Field(
+        None, description="why keys so short and so many can never name anybody at this fpr"
+    )
     read: str | None = Field(None, description="bits read, as hexadecimal digits; with the token")
     model_digest: str = Field(description="SHA-256 of the release file")
     registry_head: str = Field(description="digest of the registry's newest audit entry")

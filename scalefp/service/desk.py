@@ -169,10 +169,10 @@ class Desk:
         answers = attribute_each(readings, snapshot, fpr, form=form)
         entries = []
         for source, found in zip(sources, answers, strict=True):
-            issued = len(snapshot)
             entry = verdict(
-                source.names, found, fpr=fpr, form=form, issued=issued, with_keys=with_keys
-            )
+                source.names, found, fpr=fpr, form=form, issued=len(snapshot),
+                n_bits=source.reading.n_bits, with_keys=with_keys,
+            )  # fmt: skip
             for one in entry["attributed"]:
                 one["odds"] = in_words(one["p_value"])
             entry["sha256"] = source.sha256

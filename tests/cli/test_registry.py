@@ -167,7 +167,7 @@ def test_mistakes_with_the_master_secret(run: Run, release: Path, master: Path) 
     master.chmod(0o644)
     assert_mistake(run(*issue("a", "--master", master)), "master.key", "chmod 600")
     master.chmod(0o600)
-    assert_mistake(run(*issue("a", "--master", "none")), "cannot read the master secret none")
+    assert_mistake(run(*issue("a", "--master", "none")), "the master secret: cannot read none")
     assert os.listdir() == ["master.key"]
     assert run(*issue("a", "--master", master)).code == 0
     assert_mistake(run(*issue("b")), "derived from a master secret")
@@ -188,6 +188,11 @@ def test_keys_too_short_for_any_verdict_are_said_at_issue(
     assert result.err.startswith(
         "scalefp: nobody can ever be named at an fpr of 1e-39: with 2 keys"
     )
+    entry = json.loads(run("registry", "issue", "c", *where, "--json").out)
+    assert entry["never"].startswith("nobody can ever be named at an fpr of 1e-39: with 3 keys")
+    Path("names").write_text("d\ne\n")
+    many = json.loads(run("registry", "issue", "--holders", "names", *where, "--json").out)
+    assert ["with 5 keys" in entry["never"] for entry in many] == [True, True]
 
 
 def test_keys_too_short_for_the_fpr_are_said_at_attribution(
@@ -198,7 +203,12 @@ def test_keys_too_short_for_the_fpr_are_said_at_attribution(
     assert result.code == 1 and "nobody can ever be named" not in result.err
     result = run(*arguments, "--fpr", "1e-39")
     assert result.code == 1 and result.out.endswith(": nobody\n")
-    assert "nobody can ever be named at an fpr of 1e-39: with 2 keys of 128 bits" in result.err
+    sentence = "nobody can ever be named at an fpr of 1e-39: with 2 keys of 128 bits"
+    assert sentence in result.err
+    (entry,) = json.loads(run(*arguments, "--fpr", "1e-39", "--json").out)
+    assert entry["attributed"] == [] and entry["never"].startswith(sentence)
+    (entry,) = json.loads(run(*arguments, "--fpr", "1e-38", "--json").out)
+    assert "never" not in entry
 
 
 # Changing and finding.

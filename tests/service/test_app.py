@@ -69,6 +69,13 @@ def test_evidence_is_that_of_the_library(
         assert found["odds"] == in_words(found["p_value"])
 
 
+def test_too_few_bits_for_any_verdict_are_said(client: TestClient) -> None:
+    (entry,) = client.post("/attribute?fpr=1e-39", files=form(UPLOADS[0])).json()
+    assert entry["attributed"] == []
+    assert entry["never"].startswith("nobody can ever be named at an fpr of 1e-39: with 2 keys")
+    assert "never" not in client.post("/attribute", files=form(UPLOADS[0])).json()[0]
+
+
 def test_keys_are_shown_to_who_knows_the_token_alone(
     client: TestClient, connect: Connect, registry: scalefp.Registry
 ) -> None:
