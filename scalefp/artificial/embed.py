@@ -7,6 +7,7 @@ import hmac
 import json
 import secrets
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scalefp.artificial.marker import BATCH, Marker
-from scalefp.artificial.marks import evenly, record_path, refuse_marked, write_record
+from scalefp.artificial.marks import evenly, made_of, record_path, refuse_marked, write_record
 from scalefp.artificial.survey import check_out, png_name, survey
 from scalefp.data.dataset import for_each, report_skipped
 from scalefp.data.images import read_image, save_png, to_float, to_pil, to_tensor
@@ -49,6 +50,7 @@ class EmbedReport:
     psnr: float  # of the written 8-bit files, in dB, mean over all of them
     bit_accuracy: float  # of the key, in the files read again
     read_again: int
+    repeated: bool = False  # the same call had marked the set before: nothing was done
 
 
 def _secret(partial: Path, seed: int | None) -> bytes:
@@ -73,6 +75,24 @@ def _whole(out: Path, partial: Path, names: Sequence[str], labels: list[tuple[st
         with atomic_path(images / "dataset.json") as temporary:
             temporary.write_text(json.dumps({"labels": labels}))
     return images
+
+
+def _made_before(out: Path, settings: dict[str, object]) -> dict[str, Any] | None:
+    """The report of a finished call with these settings, if ``out`` is whole and made by it."""
+    made = made_of(out)
+    if made is None or made["settings"] != settings:
+        return None
+    report: dict[str, Any] = made["report"]
+    try:
+        if out.is_dir():
+            names = [path.name for path in out.rglob("*")]
+        else:
+            with zipfile.ZipFile(out) as archive:
+                names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return None
+    images = sum(name.lower().endswith(".png") for name in names)
+    return report if images == report["written"] else None
 
 
 def _report(out: Path, report: dict[str, Any]) -> EmbedReport:
@@ -177,7 +197,7 @@ def embed(
     seed: int | None = None,
     psnr: float | None = None,
     workers: int = 1,
-    force: bool = False,
+    again: bool = False,
     progress: bool = True,
 ) -> EmbedReport:
     """Mark every image of a data set.
@@ -185,7 +205,8 @@ def embed(
     Images keep names and order and become lossless PNG files, ``a/b.jpg`` as ``a/b.png``; labels
     are kept. The record of the keys is written beside the set, ``OUT.marks.json``, and never into
     it. Finished images wait in ``OUT.partial/``: the same call after an interruption goes on from
-    there, and the set appears under its name only when whole.
+    there, and the set appears under its name only when whole. The record tells what the set was
+    made of, so that the same call once more finds both and does nothing.
 
     Args:
         marker: what marks; it knows one resolution.
@@ -195,7 +216,7 @@ def embed(
         seed: None, or what the images' own keys are derived from instead, with their names.
         psnr: strength of the mark in dB; None takes the one trained for.
         workers: threads that read and write files.
-        force: mark what carries a mark of this marker already.
+        again: mark what carries a mark of this marker already.
 
     Raises:
         UserError: what :func:`scalefp.data.prepare.prepare` refuses; images of another
@@ -214,15 +235,20 @@ def embed(
     with Source(path) as entries:
         # A digest in place of what the keys follow from, for the folder may be forgotten.
         secret = hmac.digest(SALT, f"{key} {seed}".encode(), "sha256").hex()
-        settings = {"source": entries.digest(), "model": marker.digest, "psnr": strength}
-        unfinished = Unfinished(out, {**settings, "keys": secret}, private=True)
+        settings: dict[str, object] = {
+            "source": entries.digest(), "model": marker.digest, "psnr": strength
+        }  # fmt: skip
+        settings["keys"] = secret
+        unfinished = Unfinished(out, settings, private=True)
         partial = unfinished.folder
         if (earlier := unfinished.take_up_the_end()) is not None:
             return _report(out, earlier)
+        if (made := _made_before(out, settings)) is not None:
+            return _report(out, made | {"repeated": True})
         check_out(out, partial)
         reasons = survey(entries, marker.config.resolution, workers, progress)
         usable = [index for index, why in enumerate(reasons) if why is None]
-        if not force:
+        if not again:
             refuse_marked(marker, entries, usable)
         unfinished.claim()
 
@@ -241,14 +267,14 @@ def embed(
         if not kept:
             unfinished.discard()
         skipped = report_skipped(entries, reasons)
-        again = evenly(kept, READ_AGAIN)
+        read = evenly(kept, READ_AGAIN)
         report = {
             "written": len(kept),
             "reused": len(usable) - len(missing),
             "skipped": skipped,
             "psnr": work.quality(kept),
-            "bit_accuracy": work.accuracy(again),
-            "read_again": len(again),
+            "bit_accuracy": work.accuracy(read),
+            "read_again": len(read),
         }
         renamed = {entries.names[index]: names[index] for index in kept}
         labels = [(renamed[name], of) for name, of in entries.label_pairs() if name in renamed]
@@ -257,7 +283,11 @@ def embed(
 
     # First the keys: a set without its record could never be read.
     by_name = {names[index]: keys[index] for index in kept}
-    write_record(out, marker, strength, key or by_name, originals)
+    # As the same command would report it again, however often this one was interrupted.
+    made_from: dict[str, object] = {
+        "settings": settings, "report": report | {"reused": len(kept)}
+    }  # fmt: skip
+    write_record(out, marker, strength, key or by_name, originals, made_from)
     whole = _whole(out, partial, [names[index] for index in kept], labels)
     unfinished.finish(whole, report)
     return _report(out, report)

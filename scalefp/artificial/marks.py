@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +72,7 @@ def write_record(
     psnr: float | None,
     keys: Key | dict[str, Key],
     originals: dict[str, str] | None = None,
+    made: dict[str, object] | None = None,
 ) -> None:
     """Write the record of a marked data set, for its owner's eyes only.
 
@@ -78,6 +80,7 @@ def write_record(
         psnr: strength of the mark in dB, None if it was none that was set.
         keys: of all images, or of each by its name in the marked set.
         originals: image in the marked set -> the user's file that it was made of.
+        made: ``settings`` of what marked the set, and its ``report``; see :func:`made_of`.
     """
     embedded: dict[str, object]
     if isinstance(keys, Key):
@@ -87,8 +90,20 @@ def write_record(
         embedded["originals"] = originals or {}
     note = "secret: whoever has the keys can tell, and forge, these marks"
     record = {"note": note, "model_digest": marker.digest, "psnr": psnr} | embedded
+    if made is not None:
+        record["made"] = made
     with atomic_path(record_path(out), secret=True) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def made_of(data: Path) -> dict[str, Any] | None:
+    """``settings`` and ``report`` of what marked a data set, by its record; None if unknown."""
+    try:
+        made = json.loads(record_path(data).read_bytes())["made"]
+        known = isinstance(made["settings"], dict) and isinstance(made["report"], dict)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return made if known else None
 
 
 def read_record(path: str | Path) -> MarkRecord:
@@ -133,7 +148,7 @@ def refuse_marked(marker: Marker, entries: Source, usable: Sequence[int]) -> Non
     Args:
         usable: numbers of the images of the marker's resolution, at least one.
     """
-    mend = "mark the original images instead, or mark these twice by --force"
+    mend = "mark the original images instead, or mark these once more by --again"
     record = record_path(entries.path)
     if record.exists():
         raise UserError(f"{entries.path} is marked already, as {record} says: {mend}")

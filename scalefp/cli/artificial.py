@@ -16,7 +16,7 @@ from scalefp.cli.arguments import (
 from scalefp.cli.hydra import add_overrides, run_hydra
 from scalefp.cli.images import show_keys
 from scalefp.cli.instances import check_holder, chosen_key
-from scalefp.cli.output import OK, show
+from scalefp.cli.output import OK, say, show
 from scalefp.cli.reading import add_reading_options
 from scalefp.cli.table import add_result_options
 from scalefp.errors import UserError
@@ -82,7 +82,7 @@ def add_embed(actions: Any) -> None:
         help="strength of the mark; less is stronger (default: as trained)",
     )  # fmt: skip
     embed.add_argument("--workers", type=threads, default=1, help="threads (default: 1)")
-    embed.add_argument("--force", action="store_true", help="mark what is marked already")
+    embed.add_argument("--again", action="store_true", help="mark what is marked already")
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -114,7 +114,7 @@ def run_embed(args: argparse.Namespace) -> int:
         seed=args.seed,
         psnr=args.psnr,
         workers=args.workers,
-        force=args.force,
+        again=args.again,
     )
     result = {
         "out": str(report.out),
@@ -127,6 +127,8 @@ def run_embed(args: argparse.Namespace) -> int:
         "read_again": report.read_again,
         "model_digest": marker.digest,
     }
+    if report.repeated:
+        say("the same command had marked it before: nothing was left to do")
     lines = [
         f"{report.out}: {counted(report.written, 'image')} marked, "
         f"{counted(len(report.skipped), 'file')} skipped",

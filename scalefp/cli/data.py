@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from scalefp.cli.arguments import add_command, add_options, count, new_name, threads
-from scalefp.cli.output import OK, show
+from scalefp.cli.output import OK, say, show
 from scalefp.files import counted
 
 
@@ -39,6 +39,8 @@ def run_prepare(args: argparse.Namespace) -> int:
         "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
     }
     images, skipped = counted(report.written, "image"), counted(len(report.skipped), "file")
+    if report.repeated:
+        say("the same command had made it before: nothing was left to do")
     line = f"{report.out}: {images}, {skipped} skipped"
     show(args, result, [line], line)
     return OK

@@ -39,6 +39,7 @@ class PrepareReport:
     written: int  # images in the zip
     reused: int  # of these, finished by an earlier, interrupted run
     skipped: list[tuple[str, str]]  # (name, reason) of files that are no images or broken
+    repeated: bool = False  # the same call had made the zip before: nothing was done
 
 
 def check_place(out: Path, source: Path) -> None:
@@ -65,6 +66,22 @@ def _finished(partial: Path, index: int) -> Path:
     return partial / f"{index:08d}.png"
 
 
+def _made_before(out: Path, settings: dict[str, object]) -> PrepareReport | None:
+    """The report of a finished call with these settings, if that made ``out``."""
+    try:
+        with zipfile.ZipFile(out) as archive:
+            about = json.loads(archive.read("dataset.json"))
+            written = len(archive.namelist()) - 1
+        made = about["prepared"]
+        if made["settings"] != settings:
+            return None
+        skipped = [(str(name), str(why)) for name, why in made["skipped"]]
+    # Whatever else has that name is somebody else's.
+    except (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, RuntimeError):
+        return None
+    return PrepareReport(out, written, written, skipped, repeated=True)
+
+
 def prepare(
     source: str | Path,
     out_zip: str | Path,
@@ -79,7 +96,8 @@ def prepare(
     aligned 178 x 218 CelebA) and resized with Lanczos; labels are kept, and ``originals`` in
     ``dataset.json`` says which of the user's files became which image. Finished images wait in
     ``OUT.partial/``: the same call after an interruption goes on from there, and the zip appears
-    under its name only when whole.
+    under its name only when whole. It tells what it was made of, so that the same call once more
+    finds it and does nothing.
 
     Raises:
         UserError: as ``ImageSet``; or OUT exists, lies inside the source or cannot be written, or
@@ -92,11 +110,17 @@ def prepare(
     check_place(out, path)
 
     with Source(path) as entries:
-        settings = {"source": entries.digest(), "resolution": resolution, "crop": crop}
+        settings: dict[str, object] = {
+            "source": entries.digest(),
+            "resolution": resolution,
+            "crop": crop,
+        }
         unfinished = Unfinished(out, settings)
         partial = unfinished.folder
         if (earlier := unfinished.take_up_the_end()) is not None:
             return _report(out, earlier)
+        if (made := _made_before(out, settings)) is not None:
+            return made
         if out.exists():
             raise UserError(f"{out} exists already: remove it or choose another --out")
         labels = entries.labels()
@@ -131,7 +155,8 @@ def prepare(
     pairs = list(zip(members, kept_labels, strict=True)) if len(kept_labels) == len(kept) else None
     originals = {m: named.get(name, name) for m, name in zip(members, names, strict=True)}
     whole = partial / WHOLE_ZIP
-    write_zip(whole, files, {"labels": pairs, "originals": originals})
+    made_of = {"settings": settings, "skipped": skipped}
+    write_zip(whole, files, {"labels": pairs, "originals": originals, "prepared": made_of})
     report = {"written": len(kept), "reused": reused, "skipped": skipped}
     unfinished.finish(whole, report)
     return _report(out, report)

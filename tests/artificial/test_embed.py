@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -287,13 +288,32 @@ def test_refused_before_anything_is_written(pen, photos, tmp_path, monkeypatch, 
     assert sorted(Path().rglob("*")) == before
 
 
-def test_marking_twice_needs_force(pen, photos, tmp_path):
+def test_marking_twice_needs_a_word(pen, photos, tmp_path):
     run(pen, photos, tmp_path / "once")
     with pytest.raises(UserError, match="marked already"):
         run(pen, tmp_path / "once", tmp_path / "twice")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["once", "once.marks.json", "photos"]
-    report = run(pen, tmp_path / "once", tmp_path / "twice", force=True)
+    report = run(pen, tmp_path / "once", tmp_path / "twice", again=True)
     assert report.written == 12
+
+
+@pytest.mark.parametrize("key", [KEY, None], ids=["one key", "a key for each"])
+@pytest.mark.parametrize("name", ["marked", "marked.zip"])
+def test_the_same_command_once_more_finds_its_work_done(pen, photos, tmp_path, key, name):
+    out = tmp_path / name
+    first = run(pen, photos, out, key)
+    before = pixels(out), record(out)
+    second = run(pen, photos, out, key)
+    assert second == replace(first, reused=12, repeated=True) and not first.repeated
+    assert (pixels(out)[0], record(out)) == (before[0][0], before[1])
+    with pytest.raises(UserError, match="holds other files|exists already"):
+        run(pen, photos, out, key, psnr=30)
+    with pytest.raises(UserError, match="holds other files|exists already"):
+        run(pen, photos, out, Key.random(32))
+    if out.is_dir():
+        os.remove(out / "0.png")  # no longer whole
+        with pytest.raises(UserError, match="holds other files"):
+            run(pen, photos, out, key)
 
 
 def test_foreign_unfinished_work_is_left_alone(pen, photos, tmp_path):

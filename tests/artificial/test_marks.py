@@ -88,10 +88,10 @@ def test_marked_data_is_refused_with_and_without_its_record(pen, photos, tmp_pat
     out = tmp_path / "marked"
     refuse(pen, photos)
     embed(pen, photos, out, key, progress=False)
-    with pytest.raises(UserError, match=r"as .*marked\.marks\.json says.*--force"):
+    with pytest.raises(UserError, match=r"as .*marked\.marks\.json says.*--again"):
         refuse(pen, out)
     os.rename(record_path(out), tmp_path / "kept-elsewhere")
-    with pytest.raises(UserError, match=r"reads a mark in 1[012] of 12 images.*--force") as caught:
+    with pytest.raises(UserError, match=r"reads a mark in 1[012] of 12 images.*--again") as caught:
         refuse(pen, out)
     assert "0123abcd" not in str(caught.value)  # keys are shown only where they are asked for
 

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ def test_prepared_zip_is_what_stylegan_reads(tmp_path: Path) -> None:
     with zipfile.ZipFile(out) as archive:
         assert archive.namelist() == [*members, "dataset.json"]
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
-        assert json.loads(archive.read("dataset.json")) == {
+        about = json.loads(archive.read("dataset.json"))
+        assert about.pop("prepared")["settings"]["resolution"] == 32
+        assert about == {
             "labels": [[members[0], 5], [members[1], 7], [members[2], 0]],
             "originals": dict(zip(members, ["3.png", "a/1.png", "b/2.png"], strict=True)),
         }
@@ -107,6 +110,22 @@ def test_interrupted_work_is_taken_up(tmp_path: Path, monkeypatch: pytest.Monkey
     run_prepare(source, tmp_path / "whole.zip")
     assert out.read_bytes() == (tmp_path / "whole.zip").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zip", "src", "whole.zip"]
+
+
+def test_the_same_command_once_more_finds_its_work_done(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "src", {**FILES, "x.png": b"no image"})
+    out = tmp_path / "out.zip"
+    first = run_prepare(source, out)
+    content = out.read_bytes()
+    second = run_prepare(source, out)
+    assert second == replace(first, reused=first.written, repeated=True) and not first.repeated
+    assert first.skipped and out.read_bytes() == content
+    with pytest.raises(UserError, match="exists already"):
+        run_prepare(source, out, crop="celeba")
+    write_folder(source, {"new.png": FILES[next(iter(FILES))]})
+    with pytest.raises(UserError, match="exists already"):
+        run_prepare(source, out)
+    assert out.read_bytes() == content
 
 
 def test_prepare_refuses_before_it_works(tmp_path: Path) -> None:
