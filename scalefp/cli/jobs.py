@@ -21,6 +21,7 @@ from scalefp.config import flat_options
 from scalefp.evaluation.options import EvaluateOptions, results_folder, results_name, results_root
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.run import evaluate
+from scalefp.files import held
 from scalefp.release.container import kind_of, load_header
 from scalefp.studies.results import finished, write_training
 from scalefp.training.distributed import is_main
@@ -97,9 +98,12 @@ def evaluate_job(options: DictConfig) -> float:
     assert isinstance(settings, EvaluateOptions)
     settings.check_words()
     folder = job_folder()
+    settings.check_place(folder)
     torch.set_num_threads(settings.threads)
-    results = evaluate(settings.open(), settings.measure, folder)
-    write_results(results, folder)
+    taken = f"another evaluation is at work in {folder}: wait for its end, or choose another out="
+    with held(folder / ".lock", taken):
+        results = evaluate(settings.open(), settings.measure, folder)
+        write_results(results, folder)
     print(json.dumps(results, indent=1) if settings.show == "json" else markdown(results))
     sys.stdout.flush()
     print(f"results in {folder}", file=sys.stderr)

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scalefp.errors import UserError
+from scalefp.errors import FolderTakenError, UserError
 from scalefp.evaluation.method import OtherMethod, load_method
-from scalefp.evaluation.run import open_inputs
+from scalefp.evaluation.run import PARTS, open_inputs
 from scalefp.evaluation.samples import EvaluateConfig
 from scalefp.loading import bundled_names, load_model
 from scalefp.release.model import Model
+
+# What Hydra, a lock and a failure leave in a folder before anything is measured.
+BESIDE = {".hydra", "evaluate.log", ".lock", "error.txt"}
 
 
 @dataclass
@@ -45,8 +48,26 @@ class EvaluateOptions:
     def check(self) -> None:
         """Raise :class:`UserError` for options that cannot work, the release included."""
         self.check_words()
+        self.check_place(Path(results_folder(self.checkpoint, self.method, self.out)))
         open_inputs(self.measure)
         self.open()
+
+    def check_place(self, folder: Path) -> None:
+        """Raise :class:`UserError` if ``folder`` holds what no evaluation wrote.
+
+        What was evaluated there before, whole or not, is replaced part by part.
+        """
+        try:
+            names = {entry.name for entry in folder.iterdir()} - BESIDE
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(f"cannot write into {folder} ({why}): choose another out=") from error
+        if names and not (folder / PARTS).is_dir():
+            raise FolderTakenError(
+                f"{folder} holds other files: choose an empty or a new folder as out="
+            )
 
     def open(self) -> Model | OtherMethod:
         """What is to be measured."""

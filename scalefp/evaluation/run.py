@@ -43,6 +43,7 @@ from scalefp.release.model import Model
 
 __all__ = ["EvaluateConfig", "evaluate", "markdown", "write_results"]
 
+PARTS = "parts"  # folder of finished parts, in that of the results
 SHEETS = ("strengths.png", "tampered.png")
 # What no part depends on: files, which digests tell better, speed, and the choice of parts.
 NOT_SETTINGS = {
@@ -211,7 +212,7 @@ def evaluate(
     has_weights = not isinstance(model, OtherMethod)
     begun = time.perf_counter()
     samples = Samples(model, config)
-    kept = None if folder is None else Path(folder) / "parts"
+    kept = None if folder is None else Path(folder) / PARTS
     parts = Parts(kept, _settings(model, config, inputs))
     found = parts.measure(_work(model, samples, inputs, config), "evaluating")
 

@@ -15,7 +15,9 @@ import scalefp
 from conftest import Run, assert_mistake
 from scalefp.cli import jobs
 from scalefp.cli.mistakes import sentence
+from scalefp.cli.overrides import quoted
 from scalefp.config import TrainConfig
+from scalefp.files import held
 from scalefp.release.readable import shortfall
 from scalefp.training import generator
 from scalefp.training.run import locked
@@ -369,6 +371,15 @@ def test_evaluate_writes_and_prints_results(run: Run, release: Path, images: lis
     assert Path("evaluation/seed=1,model=tiny/results.json").exists()
     assert run("evaluate", *arguments, "out=elsewhere").code == 0
     assert Path("elsewhere/results.md").exists()
+
+    # Into a folder of something else it writes nothing, and where one is at work no second one.
+    before = [path.read_bytes() for path in swept.parent.iterdir()]
+    result = run("evaluate", *arguments, f"out={quoted(str(swept.parent))}")
+    assert_mistake(result, "runs/seed=1,model=tiny holds other files", "out=")
+    assert [path.read_bytes() for path in swept.parent.iterdir()] == before
+    with held(Path("elsewhere/.lock"), ""):
+        assert_mistake(run("evaluate", *arguments, "out=elsewhere"), "is at work in", "elsewhere")
+    assert not Path("elsewhere/error.txt").exists()
 
 
 @pytest.mark.parametrize(
