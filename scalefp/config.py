@@ -156,6 +156,11 @@ class LossConfig:
     # flat areas; what schedule.hide_psnr is measured in has the same share.
     visibility: float = within(0.0, 0, 1)
     geometry: float = weight(1.0)  # where a moved image came from, distance in half images
+    # Key bits read from instances with noise in their weights, BCE; once all bits are readable.
+    weight_noise: float = weight(0.0)
+    weight_noise_interval: int = within(8, 1, 10**9)  # steps between its updates
+    # The strongest noise, in standard deviations of each tensor, reached as `schedule` ramps up.
+    weight_noise_strength: float = within(0.3, 0, 10)
     path_length: float = weight(0.0)  # smoothness of image over key embedding (2 in StyleGAN2)
     path_length_interval: int = within(8, 1, 10**9)  # steps between path-length updates
     # Probability of each change (mirrored, shifted, coloured) of what the discriminator sees.

@@ -244,6 +244,19 @@ def modulated_layers(generator: Generator) -> dict[str, ModulatedConv2d]:
     }
 
 
+def folded_tensors(generator: Generator, embedding: Tensor) -> dict[str, Tensor]:
+    """Tensors of the instance of one key embedding [1, e]; gradients pass through."""
+    weight, bias = generator.input.folded()
+    assert bias is not None
+    tensors = {"input_weight": weight, "input_bias": bias}
+    for name, layer in modulated_layers(generator).items():
+        weight, bias, offset = layer.folded(embedding)
+        tensors |= {f"{name}_weight": weight, f"{name}_bias": bias}
+        if offset is not None:
+            tensors[f"{name}_offset"] = offset
+    return channels_last(tensors)
+
+
 @torch.no_grad()
 def instantiate(generator: Generator, key: Key) -> Instance:
     """Fold ``key`` into the weights of ``generator``.
@@ -256,16 +269,7 @@ def instantiate(generator: Generator, key: Key) -> Instance:
     """
     check_fits(key, generator.config.n_bits)
     bits = torch.from_numpy(key.bits)[None].to(generator.input.weight.device)
-    embedding = generator.embedding(bits)  # [1, e]
-    weight, bias = generator.input.folded()
-    assert bias is not None
-    tensors = {"input_weight": weight, "input_bias": bias}
-    for name, layer in modulated_layers(generator).items():
-        weight, bias, offset = layer.folded(embedding)
-        tensors |= {f"{name}_weight": weight, f"{name}_bias": bias}
-        if offset is not None:
-            tensors[f"{name}_offset"] = offset
-    return Instance(sizes_of(generator), channels_last(tensors))
+    return Instance(sizes_of(generator), folded_tensors(generator, generator.embedding(bits)))
 
 
 def load_instance(path: str | Path) -> Instance:

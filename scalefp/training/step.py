@@ -21,6 +21,7 @@ from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
 from scalefp.training.precision import Computing, computing_in
 from scalefp.training.schedule import learning_rate, step_generator
 from scalefp.training.state import TrainingState, ema_update, set_learning_rate
+from scalefp.training.tampered import KEYS, disturbed_images
 
 Terms = dict[str, Tensor]  # name -> scalar, unweighted
 
@@ -221,6 +222,41 @@ def path_length_gradients(
     return mean_terms(found)
 
 
+def weight_noise_gradients(
+    config: TrainConfig,
+    state: TrainingState,
+    part: Batch,
+    draw: torch.Generator,
+    computing: Computing,
+) -> Terms:
+    """Add the gradients of generator and decoder from reading a few disturbed instances.
+
+    Args:
+        part: of the batch, whose latents and first keys are taken.
+        draw: the seed of the noise is drawn from it.
+    """
+    loss, progress, device = config.loss, state.progress, part.z.device
+    source = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=draw)))
+    latents = part.z[::2]
+    keys = min(KEYS, len(latents))
+    each = len(latents) // keys
+    rows = slice(0, keys * each)
+    bits = part.bits[:keys]
+    images = disturbed_images(
+        state.generator,
+        latents[rows].unflatten(0, (keys, each)),
+        state.generator.embedding(bits, progress.n_active),
+        loss.weight_noise_strength * progress.ramp(config),
+        source,
+    )
+    decoded = decode_perturbed(state.decoder, images, {}, 0.0, part.chance.of(rows), computing)
+    wanted = bits.repeat_interleave(each, dim=0)
+    term = losses.key_bits(decoded.logits, wanted, progress.n_active)
+    (term * loss.weight_noise * loss.weight_noise_interval).backward()
+    correct = (decoded.logits > 0) == (wanted > 0)
+    return mean_terms([{"weight_noise": term, "disturbed_bit_accuracy": correct.float().mean()}])
+
+
 def is_due(config: TrainConfig, state: TrainingState, interval: int) -> bool:
     """Whether this step is one of those that compute a lazy term."""
     return (state.progress.images // config.optimizer.batch) % interval == 0
@@ -263,6 +299,9 @@ def step(
         noise = torch.randn(batch.real.shape, generator=draw)
         of_parts = [noise[each] for each in rows]
         terms |= path_length_gradients(config, state, parts, of_parts, world, computing)
+    due = is_due(config, state, config.loss.weight_noise_interval)
+    if config.fingerprint and config.loss.weight_noise and progress.readable and due:
+        terms |= weight_noise_gradients(config, state, parts[0], draw, computing)
     for module in (state.generator, state.decoder):
         world.average_gradients(module)
     state.reader_optimizer.step()

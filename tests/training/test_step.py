@@ -109,6 +109,31 @@ def test_the_comparison_would_see_a_difference(data, whole):
         assert_same_training(trained(other, data), whole)
 
 
+def test_disturbed_instances_are_read_every_few_steps_once_all_bits_are(data):
+    config = options()
+    config.loss.weight_noise, config.loss.weight_noise_interval = 1.0, 2
+    named = []
+    world = World(0, 1, torch.device("cpu"))
+    state = TrainingState.build(config, world.device)
+    for images in (0, BATCH, 2 * BATCH):  # readable after the first step
+        state.progress.images = images
+        terms = step(config, state, data, world, torch.float32)
+        named.append({"weight_noise", "disturbed_bit_accuracy"} & set(terms))
+    assert [len(names) for names in named] == [0, 0, 2]
+    assert 0 < terms["weight_noise"] < 10 and 0 <= terms["disturbed_bit_accuracy"] <= 1
+
+
+def test_reading_disturbed_instances_moves_generator_and_decoder(data):
+    states = []
+    for weight in (0.0, 3.0):
+        config = options()
+        config.loss.weight_noise, config.loss.weight_noise_interval = weight, 1
+        states.append(trained(config, data, steps=2)[0])
+    for name in ("generator", "decoder"):
+        first, second = (getattr(state, name).parameters() for state in states)
+        assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)), name
+
+
 def test_parts_keep_pairs_and_groups():
     parts = split(64, 2)
     assert torch.equal(torch.cat(parts).sort().values, torch.arange(64))
