@@ -18,7 +18,7 @@ KEYS = 4  # instances disturbed at a time
 
 
 def disturbed(
-    tensors: Mapping[str, Tensor], strength: float, source: torch.Generator
+    tensors: Mapping[str, Tensor], strength: float | Tensor, source: torch.Generator
 ) -> dict[str, Tensor]:
     """Tensors with Gaussian noise of so many of their own standard deviations.
 
@@ -50,7 +50,7 @@ def disturbed_images(
     """
     images = []
     for latents, one in zip(z, embedding, strict=True):
-        own = strength * float(torch.rand((), generator=source, device=z.device))
+        own = strength * torch.rand((), generator=source, device=z.device)
         tensors = disturbed(folded_tensors(generator, one[None]), own, source)
         instance = Instance(sizes_of(generator), tensors)
         images.append(functional_call(instance, tensors, (latents,)))

@@ -1,10 +1,14 @@
 """``scalefp release`` and half precision, as a user types them."""
 
+import json
+from pathlib import Path
+
 import torch
 
+from conftest import assert_mistake
 from scalefp.loading import load_model
+from scalefp.release.container import load_tensors
 from scalefp.release.instance import load_instance
-from tests.conftest import assert_mistake
 
 KEY = "00112233445566778899aabbccddeeff"
 
@@ -58,11 +62,42 @@ def test_an_instance_in_half_precision_makes_the_same_images_in_half_the_space(r
 
 
 def _stored(file):
-    from scalefp.release.container import load_tensors
-
     return load_tensors(file, "instance")[0]
 
 
 def test_half_precision_is_for_safetensors(run, release):
     arguments = ["--model", release, "--key", KEY, "--out", "a.pt2", "--half"]
     assert_mistake(run("instantiate", *arguments), "--half is for --format safetensors")
+
+
+TINY = [
+    "model=tiny", "model.resolution=16", "optimizer.batch=8", "run.tensorboard=false",
+    "run.precision=fp32", "run.log_steps=1", "loss.augment=0.5", "loss.visibility=0.5",
+]  # fmt: skip
+
+
+def test_a_training_goes_on_elsewhere_from_its_networks(run, images):
+    options = [*TINY, f"data.source={images[0].parent}"]
+    assert run("train", *options, "name=first", "schedule.total_images=16").code == 0
+    written = run("release", "networks", "runs/first", "--out", "networks", "--json")
+    names = ("generator", "decoder", "discriminator")
+    assert written.json == {"out": [f"networks/{name}.safetensors" for name in names]}
+    again = ["release", "networks", "runs/first", "--out", "networks"]
+    assert_mistake(run(*again), "exists already", "--force")
+    assert run(*again, "--force").code == 0
+
+    more = ["name=second", "start_from=networks", "schedule.total_images=32"]
+    assert run("train", *options, *more).code == 0
+    lines = Path("runs/second/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["images"] for line in lines] == [24, 32]
+    wrong = ["name=third", "start_from=networks", "model.channel_max=32"]
+    assert_mistake(run("train", *options, *wrong), "model.channel_max=64, not 32")
+
+    assert run("release", "make", "networks", "--out", "r.safetensors").code == 0
+    made, trained = load_model("r.safetensors"), load_model("runs/first/release.safetensors")
+    assert made.training["images"] == 16
+    assert made.training["reached"] == trained.training["reached"]
+    for part in ("generator", "decoder"):
+        expected = getattr(trained, part).state_dict()
+        for name, tensor in getattr(made, part).state_dict().items():
+            assert torch.equal(tensor, expected[name]), name
