@@ -46,7 +46,7 @@ def step(
     share = len(images)
     bits = torch.randint(0, 2, (share, config.model.n_bits), generator=draw).to(world.device)
     moved = torch.rand(share, generator=draw) < config.transplant
-    chance = Chance.draw(share, draw)
+    chance = Chance.draw(share, config.perturb, config.model.resolution, draw)
     computing = partial(computing_in, precision, world.device)
 
     with computing():

@@ -4,17 +4,12 @@ The real operations are Pillow's; the training forms are the same formulas on [-
 rounding between. Images [b, 3, H, W], strengths [b].
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from scalefp.perturb.entry import Draw
-
-# ITU-R BT.601, as in Pillow's conversion to "L".
-LUMA = (0.299, 0.587, 0.114)
+from scalefp.perturb.entry import Draw, Rows
 
 
 def _columns(strengths: Tensor) -> Tensor:
@@ -27,8 +22,9 @@ def _blend(base: Tensor, images: Tensor, factors: Tensor) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    weights = torch.tensor(LUMA, device=images.device)[:, None, None]
-    return (images * weights).sum(1, keepdim=True)  # [b, 1, H, W]
+    """Grey by ITU-R BT.601, as in Pillow's conversion to "L": [b, 1, H, W]."""
+    r, g, b = images[:, 0:1], images[:, 1:2], images[:, 2:3]
+    return 0.299 * r + 0.587 * g + 0.114 * b
 
 
 def brightness(image: Image.Image, change: float) -> Image.Image:
@@ -36,7 +32,7 @@ def brightness(image: Image.Image, change: float) -> Image.Image:
     return ImageEnhance.Brightness(image).enhance(1 + change)
 
 
-def train_brightness(images: Tensor, changes: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_brightness(images: Tensor, changes: Tensor, rows: Rows) -> Tensor:
     return _blend(torch.full_like(images[:1, :1, :1, :1], -1), images, 1 + changes)
 
 
@@ -45,7 +41,7 @@ def contrast(image: Image.Image, change: float) -> Image.Image:
     return ImageEnhance.Contrast(image).enhance(1 + change)
 
 
-def train_contrast(images: Tensor, changes: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_contrast(images: Tensor, changes: Tensor, rows: Rows) -> Tensor:
     return _blend(_luma(images).mean((1, 2, 3), keepdim=True), images, 1 + changes)
 
 
@@ -54,7 +50,7 @@ def saturation(image: Image.Image, change: float) -> Image.Image:
     return ImageEnhance.Color(image).enhance(1 + change)
 
 
-def train_saturation(images: Tensor, changes: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_saturation(images: Tensor, changes: Tensor, rows: Rows) -> Tensor:
     return _blend(_luma(images), images, 1 + changes)
 
 
@@ -63,7 +59,7 @@ def grey(image: Image.Image, share: float) -> Image.Image:
     return Image.blend(image, image.convert("L").convert("RGB"), share)
 
 
-def train_grey(images: Tensor, shares: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_grey(images: Tensor, shares: Tensor, rows: Rows) -> Tensor:
     return _blend(_luma(images), images, 1 - shares)
 
 
@@ -74,7 +70,7 @@ def hue(image: Image.Image, degrees: float) -> Image.Image:
     return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), s, v)).convert("RGB")
 
 
-def train_hue(images: Tensor, degrees: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_hue(images: Tensor, degrees: Tensor, rows: Rows) -> Tensor:
     r, g, b = images.unbind(1)
     high = images.amax(1)
     chroma = high - images.amin(1)
@@ -97,7 +93,7 @@ def gamma(image: Image.Image, stops: float) -> Image.Image:
     return image.point(table * 3)
 
 
-def train_gamma(images: Tensor, stops: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_gamma(images: Tensor, stops: Tensor, rows: Rows) -> Tensor:
     values, power = (images + 1) / 2, _columns(2**stops)
     # Straight below the least 8-bit value, since the slope of a root has no bound at 0.
     least = 1 / 255
@@ -112,9 +108,6 @@ def noise(image: Image.Image, std: float, draw: Draw) -> Image.Image:
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
-def train_noise(images: Tensor, stds: Tensor, draws: Sequence[Draw]) -> Tensor:
-    _, channels, height, width = images.shape
-    shape = (height, width, channels)
-    noises = np.stack([draw.standard_normal(shape, dtype=np.float32) for draw in draws])
-    unit = torch.from_numpy(noises).permute(0, 3, 1, 2).to(images.device)
-    return (images + _columns(stds) * unit).clamp(-1, 1)
+def train_noise(images: Tensor, stds: Tensor, rows: Rows) -> Tensor:
+    assert rows.noise is not None
+    return (images + _columns(stds) * rows.noise).clamp(-1, 1)

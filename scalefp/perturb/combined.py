@@ -8,14 +8,12 @@ picture of 128); noise of standard deviation 0.025 L; JPEG of quality 100 - 8 L.
 parts have targets (noise: half of it).
 """
 
-from collections.abc import Sequence
-
 from PIL import Image
 from torch import Tensor
 
-from scalefp.perturb.codecs import jpeg
+from scalefp.perturb.codecs import jpeg, train_jpeg
 from scalefp.perturb.colour import noise, train_noise
-from scalefp.perturb.entry import Draw, FloatArray, fixed, straight_through
+from scalefp.perturb.entry import Draw, Rows
 from scalefp.perturb.filters import blur, train_blur
 from scalefp.perturb.geometry import crop, warp_crop
 
@@ -28,10 +26,10 @@ def combined(image: Image.Image, level: float, draw: Draw) -> Image.Image:
     return jpeg(noise(image, NOISE * level, draw), 100 - QUALITY * level)
 
 
-def warp_combined(level: float, draw: Draw) -> tuple[FloatArray, float]:
-    return warp_crop(1 - CROP * level, draw)
+def warp_combined(levels: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    return warp_crop(1 - CROP * levels, rows)
 
 
-def train_combined(images: Tensor, levels: Tensor, draws: Sequence[Draw]) -> Tensor:
-    images = train_noise(train_blur(images, KERNEL * levels, draws), NOISE * levels, draws)
-    return straight_through(fixed(jpeg))(images, 100 - QUALITY * levels, draws)
+def train_combined(images: Tensor, levels: Tensor, rows: Rows) -> Tensor:
+    images = train_noise(train_blur(images, KERNEL * levels, rows), NOISE * levels, rows)
+    return train_jpeg(images, 100 - QUALITY * levels, rows)

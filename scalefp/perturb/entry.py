@@ -1,32 +1,41 @@
 """What one perturbation is: its real operation, its training form and its strengths.
 
-Randomness comes from one NumPy generator an image ("draw"). The real and the training form take
-the same numbers from it in the same order, so from one seed they do the same thing.
+The real operation takes its random numbers from a NumPy generator ("draw"), one after the other;
+the training form has a row of such numbers for each image of a batch, on the device of the images.
+From the same numbers both do the same thing.
 
 Shape legend: b images, H x W pixels (square in training).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from scalefp.data.images import to_float, to_pil
-
-FloatArray = NDArray[np.float64]
 Draw = np.random.Generator
 
 # (RGB picture, strength, draw) -> RGB picture of the same size.
 Operation = Callable[[Image.Image, float, Draw], Image.Image]
-# (images [b, 3, H, W] in [-1, 1], strengths [b], a draw for each image) -> images, differentiable.
-TrainingForm = Callable[[Tensor, Tensor, Sequence[Draw]], Tensor]
-# (strength, draw) -> affine_grid matrix [2, 3] and the grey in [-1, 1] of what lies outside.
-WarpForm = Callable[[float, Draw], tuple[FloatArray, float]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Random numbers for b images, in the order in which a real operation draws them."""
+
+    numbers: Tensor  # uniform in 0..1 [b, k]
+    noise: Tensor | None = None  # standard normal [b, 3, H, W], for what adds noise
+
+
+# (images [b, 3, H, W] in [-1, 1], strengths [b], rows) -> images, differentiable. All shapes follow
+# from those of the images, and nothing waits for the device.
+TrainingForm = Callable[[Tensor, Tensor, Rows], Tensor]
+# (strengths [b], rows) -> affine_grid matrices [b, 2, 3], and what lies outside [b]: a grey in
+# [-1, 1].
+WarpForm = Callable[[Tensor, Rows], tuple[Tensor, Tensor]]
 
 
 def fixed(operation: Callable[[Image.Image, float], Image.Image]) -> Operation:
@@ -53,18 +62,6 @@ def pass_gradients(images: Tensor, changed: Tensor) -> Tensor:
     return passed
 
 
-def straight_through(operation: Operation) -> TrainingForm:
-    """The real operation on 8-bit pictures; gradients pass as if it were not there."""
-
-    def form(images: Tensor, strengths: Tensor, draws: Sequence[Draw]) -> Tensor:
-        rows = zip(to_pil(images), strengths.tolist(), draws, strict=True)
-        changed = np.stack([np.asarray(operation(*row)) for row in rows])  # [b, H, W, 3]
-        seen = to_float(torch.from_numpy(changed).permute(0, 3, 1, 2))
-        return pass_gradients(images, seen.to(images.device))
-
-    return form
-
-
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
     """One kind of change to an image.
@@ -76,12 +73,13 @@ class Perturbation:
         mild, severe: training draws strengths from mild towards severe.
         test_strengths: strengths evaluated, from the mildest on.
         signed: training draws either sign (the identity is 0).
-        warp: the matrix of a change of geometry, in the convention of
+        warp: the matrices of a change of geometry, in the convention of
             ``torch.nn.functional.affine_grid`` with ``align_corners=False``: from output to input
             coordinates, both in [-1, 1].
-        train: the differentiable form of a change of values. Where this and ``warp`` are missing,
-            training takes the real operation and passes gradients straight through. An entry with
-            both first changes the geometry, then the values.
+        oversample: samples a side of each pixel of the warped image; 2 where images shrink.
+        train: the training form of a change of values. An entry with this and ``warp`` first
+            changes the geometry, then the values.
+        noisy: whether it adds noise.
     """
 
     apply: Operation
@@ -92,9 +90,12 @@ class Perturbation:
     test_strengths: tuple[float, ...]
     signed: bool = False
     warp: WarpForm | None = None
+    oversample: int = 1
     train: TrainingForm | None = None
+    noisy: bool = False
 
-    def random_strength(self, draw: Draw, severity: float = 1.0) -> float:
-        """Uniform between mild and mild + severity * (severe - mild)."""
-        strength = self.mild + draw.random() * severity * (self.severe - self.mild)
-        return -strength if self.signed and draw.random() < 0.5 else strength
+    def strengths(self, numbers: Tensor, severity: float | Tensor = 1.0) -> Tensor:
+        """Strengths [b] from uniform numbers [b, 2]: uniform between mild and
+        mild + severity * (severe - mild), of either sign if ``signed``."""
+        size = self.mild + numbers[:, 0] * severity * (self.severe - self.mild)
+        return torch.where(numbers[:, 1] < 0.5, -size, size) if self.signed else size

@@ -5,19 +5,18 @@ columns of each image, which has each image's own strength at little cost: ``y =
 """
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
 
-import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from scalefp.perturb.entry import Draw, FloatArray
+from scalefp.perturb.entry import Rows, pass_gradients
 
 BILINEAR = Image.Resampling.BILINEAR
 PUBLISHED_SIDE = 128  # the published strengths in pixels are for pictures of this side
 EMOJI_SIDE = 64
+MOST_LARGER = 2  # times the side, the largest picture that training resizes to
+TAPS = 2  # pixels to each side of a pixel, of which training takes the median
 UNSHARP_SIGMA = 2.0  # pixels of a picture of PUBLISHED_SIDE
 
 
@@ -40,9 +39,10 @@ def _separable(images: Tensor, matrices: Tensor) -> Tensor:
 def gaussian_matrices(sigmas: Tensor, side: int) -> Tensor:
     """[b, side, side]: Gaussian blurs by ``sigmas`` [b] pixels, with the border pixels repeated.
 
-    A sigma of 0 gives the identity.
+    A sigma of 0 gives the identity. Up to side / 16 the whole Gaussian is there, beyond it is cut
+    off at side / 4 pixels.
     """
-    reach = math.ceil(4 * float(sigmas.max())) + 1
+    reach = math.ceil(side / 4)
     offsets = torch.arange(-reach, side + reach, device=sigmas.device)
     offsets = offsets - torch.arange(side, device=sigmas.device)[:, None]  # [side, side + 2 reach]
     # Below 0.01 a Gaussian is all in its middle pixel.
@@ -76,7 +76,7 @@ def blur(image: Image.Image, kernel: float) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(sigma))
 
 
-def train_blur(images: Tensor, kernels: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_blur(images: Tensor, kernels: Tensor, rows: Rows) -> Tensor:
     sigmas = torch.where(kernels > 1, 0.15 * kernels + 0.35, 0.0)  # sigma_of_kernel
     return _gaussian(images, sigmas * images.shape[-1] / PUBLISHED_SIDE)
 
@@ -86,7 +86,7 @@ def blur_sigma(image: Image.Image, sigma: float) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(sigma * _side(image) / EMOJI_SIDE))
 
 
-def train_blur_sigma(images: Tensor, sigmas: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_blur_sigma(images: Tensor, sigmas: Tensor, rows: Rows) -> Tensor:
     return _gaussian(images, sigmas * images.shape[-1] / EMOJI_SIDE)
 
 
@@ -99,25 +99,25 @@ def resize(image: Image.Image, factor: float) -> Image.Image:
     return image.resize(size, BILINEAR).resize(image.size, BILINEAR)
 
 
-def _resize_matrix(side: int, target: int) -> FloatArray:
-    """[target, side]: Pillow's bilinear resizing of one dimension, with antialiasing."""
-    scale = side / target
-    middles = (np.arange(target)[:, None] + 0.5) * scale
-    distance = np.abs(np.arange(side) + 0.5 - middles) / max(scale, 1.0)
-    weights = np.clip(1 - distance, 0, None)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+def _resize_matrices(targets: Tensor, side: int, most: int) -> tuple[Tensor, Tensor]:
+    """Pillow's bilinear resizing of one dimension, with antialiasing, from ``side`` to ``targets``
+    [b] pixels [b, most, side], and back [b, side, most]; 0 where there is no pixel."""
+    small = torch.arange(most, device=targets.device)[:, None] + 0.5
+    large = torch.arange(side, device=targets.device) + 0.5
+    targets = targets[:, None, None]
+    scale = side / targets
+    apart = (small * scale - large).abs()  # in pixels of the picture [b, most, side]
+    exists = small < targets
+    # Of the triangles by which the two directions weigh, the wider is as wide for both.
+    weights = (1 - apart / scale.clamp_min(1)).clamp_min(0) * exists
+    there = weights / (weights.sum(2, keepdim=True) + ~exists)
+    return there, (weights / weights.sum(1, keepdim=True)).mT
 
 
-@lru_cache(maxsize=1024)
-def _there_and_back(side: int, target: int) -> Tensor:
-    product = _resize_matrix(target, side) @ _resize_matrix(side, target)
-    return torch.from_numpy(product).float()
-
-
-def train_resize(images: Tensor, factors: Tensor, draws: Sequence[Draw]) -> Tensor:
-    side = images.shape[-1]
-    matrices = [_there_and_back(side, max(1, round(side * f))) for f in factors.tolist()]
-    return _separable(images, torch.stack(matrices).to(images.device))
+def train_resize(images: Tensor, factors: Tensor, rows: Rows) -> Tensor:
+    side, most = images.shape[-1], MOST_LARGER * images.shape[-1]
+    there, back = _resize_matrices((side * factors).round().clamp(1, most), side, most)
+    return _separable(images, back @ there)
 
 
 # Sharper, and without specks.
@@ -129,7 +129,7 @@ def sharpen(image: Image.Image, amount: float) -> Image.Image:
     return image.filter(ImageFilter.UnsharpMask(sigma, round(100 * amount), threshold=0))
 
 
-def train_sharpen(images: Tensor, amounts: Tensor, draws: Sequence[Draw]) -> Tensor:
+def train_sharpen(images: Tensor, amounts: Tensor, rows: Rows) -> Tensor:
     sigmas = torch.full_like(amounts, UNSHARP_SIGMA * images.shape[-1] / PUBLISHED_SIDE)
     detail = images - _gaussian(images, sigmas)
     return (images + amounts[:, None, None, None] * detail).clamp(-1, 1)
@@ -139,3 +139,40 @@ def median(image: Image.Image, size: float) -> Image.Image:
     """Median of size x size pixels, in pixels of a picture of 64, rounded to an odd number."""
     half = round((size * _side(image) / EMOJI_SIDE - 1) / 2)
     return image.filter(ImageFilter.MedianFilter(2 * max(0, half) + 1))
+
+
+def _window(levels: Tensor, halves: Tensor) -> Tensor:
+    """The k x k neighbours of each pixel of levels [b, 3, H, H] in windows of 2 half + 1 pixels:
+    [k * k, b, 3, H, H]. Larger windows than k are sampled evenly; of smaller ones the places
+    outside are filled with as many 0 as 255, which leaves the median."""
+    b, channels, side, _ = levels.shape
+    taps = torch.arange(-TAPS, TAPS + 1, device=levels.device)
+    offsets = (taps * (halves / TAPS).clamp_min(1)[:, None]).round()  # [b, k]
+    pixels = torch.arange(side, device=levels.device)
+    where = (pixels + offsets[:, :, None]).long().clamp(0, side - 1).flatten(1)  # [b, k * H]
+    near = levels.gather(2, where[:, None, :, None].expand(b, channels, -1, side))
+    near = near.gather(3, where[:, None, None].expand(b, channels, near.shape[2], -1))
+    near = near.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # [b, 3, k, H, k, W]
+    near = near.permute(2, 4, 0, 1, 3, 5).flatten(0, 1)
+    inside = (offsets.abs() <= halves[:, None]).T
+    inside = (inside[:, None] & inside).flatten(0, 1)[:, :, None, None, None]
+    later = torch.arange(len(near), device=near.device) > len(near) // 2
+    outside = (255 * later).byte()[:, None, None, None, None]
+    return torch.where(inside, near, outside)
+
+
+@torch.no_grad()
+def _medians(images: Tensor, sizes: Tensor) -> Tensor:
+    halves = ((sizes * images.shape[-1] / EMOJI_SIDE - 1) / 2).round().clamp_min(0)
+    near = _window(((images + 1) * 127.5).round().clamp(0, 255).byte(), halves)
+    # Bit by bit: the highest level that no more than half of the values lie below.
+    median = torch.zeros_like(near[0])
+    for bit in (128, 64, 32, 16, 8, 4, 2, 1):
+        below = (near < median + bit).sum(0, dtype=torch.uint8)
+        median = torch.where(below <= len(near) // 2, median + bit, median)
+    return median / 127.5 - 1
+
+
+def train_median(images: Tensor, sizes: Tensor, rows: Rows) -> Tensor:
+    """Exact up to 5 pixels, beyond it of 25 of the pixels; gradients pass straight through."""
+    return pass_gradients(images, _medians(images, sizes))

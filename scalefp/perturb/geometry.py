@@ -8,29 +8,36 @@ matrices hold for square pictures.
 
 import math
 
-import numpy as np
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from scalefp.perturb.entry import Draw, FloatArray
+from scalefp.perturb.entry import Draw, Rows
 
 BILINEAR = Image.Resampling.BILINEAR
 WHITE = 255
 
 
-def _matrix(scale: float, x: float = 0.0, y: float = 0.0) -> FloatArray:
-    return np.array([[scale, 0.0, x], [0.0, scale, y]])
+def _matrices(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
+    """[b, 2, 3] of the rows (a, b, x) and (c, d, y)."""
+    return torch.stack([a, b, x, c, d, y], dim=1).view(-1, 2, 3)
+
+
+def _scaled(scale: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    none = torch.zeros_like(scale)
+    return _matrices(scale, none, x, none, scale, y)
 
 
 def _draw_grey(draw: Draw) -> int:
     """What a picture is laid on: white half of the time, else any grey, 0..255."""
-    white, grey = draw.random() < 0.5, draw.integers(256)
-    return WHITE if white else int(grey)
+    white, grey = draw.random(2)
+    return WHITE if white < 0.5 else int(256 * grey)
 
 
-def _to_float(grey: int) -> float:
-    return grey / 127.5 - 1
+def _greys(white: Tensor, grey: Tensor) -> Tensor:
+    """The same from uniform numbers [b], in [-1, 1]."""
+    return torch.where(white < 0.5, 1.0, (256 * grey).floor() / 127.5 - 1)
 
 
 # Crops, resized back.
@@ -49,8 +56,9 @@ def crop(image: Image.Image, kept: float) -> Image.Image:
     return _crop(image, kept, 0.5, 0.5)
 
 
-def warp_crop(kept: float, draw: Draw) -> tuple[FloatArray, float]:
-    return _matrix(kept), _to_float(WHITE)
+def warp_crop(kept: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    none = torch.zeros_like(kept)
+    return _scaled(kept, none, none), torch.ones_like(kept)
 
 
 def crop_random(image: Image.Image, kept: float, draw: Draw) -> Image.Image:
@@ -59,9 +67,9 @@ def crop_random(image: Image.Image, kept: float, draw: Draw) -> Image.Image:
     return _crop(image, kept, x, y)
 
 
-def warp_crop_random(kept: float, draw: Draw) -> tuple[FloatArray, float]:
-    x, y = ((2 * draw.random(2) - 1) * (1 - kept)).tolist()
-    return _matrix(kept, x, y), _to_float(WHITE)
+def warp_crop_random(kept: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    x, y = ((2 * rows.numbers[:, :2] - 1) * (1 - kept[:, None])).unbind(1)
+    return _scaled(kept, x, y), torch.ones_like(kept)
 
 
 # Turns and flips.
@@ -73,14 +81,15 @@ def rotation(image: Image.Image, degrees: float, draw: Draw) -> Image.Image:
     return image.rotate(degrees, resample=BILINEAR, fillcolor=fill)
 
 
-def _turn_matrix(degrees: float) -> FloatArray:
+def _turned(degrees: Tensor) -> Tensor:
     # Counter-clockwise on screen (y down), from output to input.
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return np.array([[c, -s, 0.0], [s, c, 0.0]])
+    c, s = (degrees * (math.pi / 180)).cos(), (degrees * (math.pi / 180)).sin()
+    none = torch.zeros_like(c)
+    return _matrices(c, -s, none, s, c, none)
 
 
-def warp_rotation(degrees: float, draw: Draw) -> tuple[FloatArray, float]:
-    return _turn_matrix(degrees), _to_float(_draw_grey(draw))
+def warp_rotation(degrees: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    return _turned(degrees), _greys(*rows.numbers[:, :2].unbind(1))
 
 
 def _quarters(degrees: float) -> int:
@@ -98,8 +107,8 @@ def quarter_turn(image: Image.Image, degrees: float) -> Image.Image:
     return turned if turned.size == image.size else turned.resize(image.size, BILINEAR)
 
 
-def warp_quarter_turn(degrees: float, draw: Draw) -> tuple[FloatArray, float]:
-    return _turn_matrix(90 * _quarters(degrees)).round(), _to_float(WHITE)
+def warp_quarter_turn(degrees: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    return _turned(90 * (degrees / 90 + 0.5).floor()).round(), torch.ones_like(degrees)
 
 
 def flip(image: Image.Image, flipped: float) -> Image.Image:
@@ -107,8 +116,9 @@ def flip(image: Image.Image, flipped: float) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped >= 0.5 else image
 
 
-def warp_flip(flipped: float, draw: Draw) -> tuple[FloatArray, float]:
-    return np.array([[-1.0 if flipped >= 0.5 else 1.0, 0, 0], [0, 1, 0]]), _to_float(WHITE)
+def warp_flip(flipped: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    none, one = torch.zeros_like(flipped), torch.ones_like(flipped)
+    return _matrices(torch.where(flipped >= 0.5, -one, one), none, none, none, one, none), one
 
 
 # A picture within a larger one.
@@ -123,9 +133,9 @@ def screenshot(image: Image.Image, side: float, draw: Draw) -> Image.Image:
     return canvas.resize(image.size, BILINEAR)
 
 
-def warp_screenshot(side: float, draw: Draw) -> tuple[FloatArray, float]:
-    x, y = ((1 - 2 * draw.random(2)) * (1 / side - 1)).tolist()
-    return _matrix(1 / side, x, y), _to_float(_draw_grey(draw))
+def warp_screenshot(side: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    x, y = ((1 - 2 * rows.numbers[:, :2]) * (1 / side - 1)[:, None]).unbind(1)
+    return _scaled(1 / side, x, y), _greys(*rows.numbers[:, 2:4].unbind(1))
 
 
 # Training.
@@ -151,3 +161,9 @@ def warp_images(images: Tensor, matrices: Tensor, fill: Tensor, oversample: int 
     # Outside, grid_sample has 0.
     sampled = F.grid_sample(images - fill, where, align_corners=False) + fill
     return F.avg_pool2d(sampled, oversample) if oversample > 1 else sampled
+
+
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """Matrices [b, 2, 3] of what is sampled by ``first`` and then by ``second``."""
+    linear = first[:, :, :2] @ second[:, :, :2]
+    return torch.cat([linear, first[:, :, :2] @ second[:, :, 2:] + first[:, :, 2:]], dim=2)

@@ -1,4 +1,7 @@
-"""The table of perturbations: training, evaluation and tests read it; adding one is one entry."""
+"""The table of perturbations: training, evaluation and tests read it; adding one is one entry.
+
+Where an image meets several in training, they happen in this order.
+"""
 
 from scalefp.perturb import codecs, colour, filters, geometry, overlays
 from scalefp.perturb.combined import combined, train_combined, warp_combined
@@ -58,6 +61,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "screenshot": Perturbation(
         apply=geometry.screenshot,
         warp=geometry.warp_screenshot,
+        oversample=2,
         unit="share of the canvas's side",
         identity=1.0,
         mild=0.95,
@@ -68,78 +72,37 @@ PERTURBATIONS: dict[str, Perturbation] = {
         apply=combined,
         warp=warp_combined,
         train=train_combined,
+        noisy=True,
         unit="level",
         identity=0.0,
         mild=0.5,
         severe=8.0,
         test_strengths=tuple(float(level) for level in range(1, 11)),
     ),
-    # Codecs.
-    "jpeg": Perturbation(
-        apply=fixed(codecs.jpeg),
-        unit="JPEG quality",
-        identity=100.0,
-        mild=95.0,
-        severe=10.0,
-        test_strengths=(95.0, 90.0, 80.0, 70.0, 60.0, 50.0, 40.0, 30.0, 20.0, 10.0),
-    ),
-    "webp": Perturbation(
-        apply=fixed(codecs.webp),
-        unit="WebP quality",
-        identity=100.0,
-        mild=95.0,
-        severe=10.0,
-        test_strengths=(95.0, 90.0, 80.0, 70.0, 60.0, 50.0, 40.0, 30.0, 20.0, 10.0),
-    ),
-    # Sharpness.
-    "blur": Perturbation(
-        apply=fixed(filters.blur),
-        train=filters.train_blur,
-        unit="kernel size, pixels of 128",
+    # Overlays.
+    "erasing": Perturbation(
+        apply=overlays.erasing,
+        train=overlays.train_erasing,
+        unit="area erased",
         identity=0.0,
-        mild=1.5,
-        severe=25.0,
-        test_strengths=(5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0),
+        mild=0.02,
+        severe=0.4,
+        test_strengths=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
     ),
-    "blur_sigma": Perturbation(
-        apply=fixed(filters.blur_sigma),
-        train=filters.train_blur_sigma,
-        unit="sigma, pixels of 64",
+    "text": Perturbation(
+        apply=overlays.text,
+        train=overlays.train_text,
+        unit="type size, share of the height",
         identity=0.0,
-        mild=0.25,
-        severe=2.0,
-        test_strengths=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
-    ),
-    "resize": Perturbation(
-        apply=fixed(filters.resize),
-        train=filters.train_resize,
-        unit="factor, and back",
-        identity=1.0,
-        mild=1.5,
-        severe=0.25,
-        test_strengths=(2.0, 1.5, 0.75, 0.5, 0.375, 0.25),
-    ),
-    "sharpen": Perturbation(
-        apply=fixed(filters.sharpen),
-        train=filters.train_sharpen,
-        unit="unsharp mask, amount",
-        identity=0.0,
-        mild=0.25,
-        severe=3.0,
-        test_strengths=(0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
-    ),
-    "median": Perturbation(
-        apply=fixed(filters.median),
-        unit="size, pixels of 64",
-        identity=1.0,
-        mild=3.0,
-        severe=5.0,
-        test_strengths=(3.0, 5.0, 7.0, 9.0),
+        mild=0.1,
+        severe=0.4,
+        test_strengths=(0.1, 0.15, 0.2, 0.25, 0.3, 0.4),
     ),
     # Values.
     "noise": Perturbation(
         apply=colour.noise,
         train=colour.train_noise,
+        noisy=True,
         unit="standard deviation, of [-1, 1]",
         identity=0.0,
         mild=0.01,
@@ -205,23 +168,69 @@ PERTURBATIONS: dict[str, Perturbation] = {
         severe=1.0,
         test_strengths=(0.25, 0.5, 0.75, 0.9, 1.0),
     ),
-    # Overlays.
-    "erasing": Perturbation(
-        apply=overlays.real(overlays.rectangle),
-        train=overlays.training(overlays.rectangle),
-        unit="area erased",
+    # Sharpness.
+    "blur": Perturbation(
+        apply=fixed(filters.blur),
+        train=filters.train_blur,
+        unit="kernel size, pixels of 128",
         identity=0.0,
-        mild=0.02,
-        severe=0.4,
-        test_strengths=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
+        mild=1.5,
+        severe=25.0,
+        test_strengths=(5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0),
     ),
-    "text": Perturbation(
-        apply=overlays.real(overlays.text),
-        train=overlays.training(overlays.text),
-        unit="type size, share of the height",
+    "blur_sigma": Perturbation(
+        apply=fixed(filters.blur_sigma),
+        train=filters.train_blur_sigma,
+        unit="sigma, pixels of 64",
         identity=0.0,
-        mild=0.1,
-        severe=0.4,
-        test_strengths=(0.1, 0.15, 0.2, 0.25, 0.3, 0.4),
+        mild=0.25,
+        severe=2.0,
+        test_strengths=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
+    ),
+    "resize": Perturbation(
+        apply=fixed(filters.resize),
+        train=filters.train_resize,
+        unit="factor, and back",
+        identity=1.0,
+        mild=1.5,
+        severe=0.25,
+        test_strengths=(2.0, 1.5, 0.75, 0.5, 0.375, 0.25),
+    ),
+    "sharpen": Perturbation(
+        apply=fixed(filters.sharpen),
+        train=filters.train_sharpen,
+        unit="unsharp mask, amount",
+        identity=0.0,
+        mild=0.25,
+        severe=3.0,
+        test_strengths=(0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
+    ),
+    "median": Perturbation(
+        apply=fixed(filters.median),
+        train=filters.train_median,
+        unit="size, pixels of 64",
+        identity=1.0,
+        mild=3.0,
+        severe=5.0,
+        test_strengths=(3.0, 5.0, 7.0, 9.0),
+    ),
+    # Codecs.
+    "jpeg": Perturbation(
+        apply=fixed(codecs.jpeg),
+        train=codecs.train_jpeg,
+        unit="JPEG quality",
+        identity=100.0,
+        mild=95.0,
+        severe=10.0,
+        test_strengths=(95.0, 90.0, 80.0, 70.0, 60.0, 50.0, 40.0, 30.0, 20.0, 10.0),
+    ),
+    "webp": Perturbation(
+        apply=fixed(codecs.webp),
+        train=codecs.train_webp,
+        unit="WebP quality",
+        identity=100.0,
+        mild=95.0,
+        severe=10.0,
+        test_strengths=(95.0, 90.0, 80.0, 70.0, 60.0, 50.0, 40.0, 30.0, 20.0, 10.0),
     ),
 }

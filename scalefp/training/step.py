@@ -54,7 +54,7 @@ class Batch:
         z = torch.randn(share // keys_each, config.model.latent_dim, generator=source)
         z = z.repeat_interleave(keys_each, dim=0)
         bits = torch.randint(0, 2, (share, config.model.n_bits), generator=source)
-        chance = Chance.draw(share, source)
+        chance = Chance.draw(share, config.perturb, config.model.resolution, source)
         changes = None
         if config.loss.augment:
             of_real, of_fake = (

@@ -1,5 +1,6 @@
 """Perturbations: every entry of the table, its two forms, chance, geometry and independence."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -9,22 +10,27 @@ import torch
 import torch.nn.functional as F
 import yaml
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalefp import perturb
 from scalefp.config import conf_dir
 from scalefp.data.images import to_float, to_pil, to_tensor, to_uint8
 from scalefp.errors import UserError
-from scalefp.perturb import PERTURBATIONS, Perturbation, check_names, perturb_images
+from scalefp.perturb import PERTURBATIONS, Chance, Perturbation, check_names
+from scalefp.perturb.chance import NUMBERS
 from scalefp.perturb.codecs import jpeg
 from scalefp.perturb.colour import noise
-from scalefp.perturb.entry import straight_through
+from scalefp.perturb.entry import Rows
 from scalefp.perturb.filters import blur, sigma_of_kernel
-from scalefp.perturb.geometry import crop, warp_images
+from scalefp.perturb.geometry import crop
+from scalefp.perturb.training import change
 
 NAMES = sorted(PERTURBATIONS)
 GEOMETRIC = [name for name in NAMES if PERTURBATIONS[name].warp is not None]
 VALUES = [name for name in NAMES if PERTURBATIONS[name].warp is None]
-FORMULAS = [name for name in VALUES if PERTURBATIONS[name].train is not None]
+# Those whose gradients pass straight through what has none.
+STRAIGHT = {"jpeg", "webp", "median"}
+FORMULAS = [name for name in VALUES if name not in STRAIGHT]
 # Entries whose harm depends on more than the strength: on a place, or on the picture's symmetry.
 CHANCY = {"crop_random", "screenshot", "erasing", "text", "quarter_turn", "flip"}
 
@@ -63,22 +69,21 @@ def apply(name, picture, strength, seed=0):
 
 
 def training_form(name, images, strength, seed=0):
-    """What training makes of images at that strength, before the rounding to 8 bits."""
-    entry = PERTURBATIONS[name]
-    draws = [np.random.default_rng(seed) for _ in images]
-    if entry.warp is not None:
-        matrix, fill = entry.warp(strength, draws[0])
-        for draw in draws[1:]:
-            entry.warp(strength, draw)
-        matrices = torch.from_numpy(matrix).float().expand(len(images), 2, 3)
-        shrinks = abs(np.linalg.det(matrix[:, :2])) > 1.02
-        images = warp_images(
-            images, matrices, torch.full((len(images),), fill), oversample=2 if shrinks else 1
-        )
-    if entry.train is not None or entry.warp is None:
-        form = entry.train or straight_through(entry.apply)
-        images = form(images, torch.full((len(images),), strength), draws)
-    return images
+    """What training makes of images at that strength, before the rounding to 8 bits, with the
+    random numbers that the real operation draws."""
+    b, _, height, width = images.shape
+    numbers = np.random.default_rng(seed).random(NUMBERS, dtype=np.float64)
+    normal = np.random.default_rng(seed).standard_normal((height, width, 3), dtype=np.float32)
+    rows = Rows(
+        torch.from_numpy(numbers).float().expand(b, -1),
+        torch.from_numpy(normal).permute(2, 0, 1).expand(b, -1, -1, -1),
+    )
+    return change(PERTURBATIONS[name], images, torch.full((b,), float(strength)), rows)
+
+
+def perturb_images(images, probabilities, draw, severity=1.0):
+    chance = Chance.draw(len(images), probabilities, images.shape[-1], draw)
+    return perturb.perturb_images(images, probabilities, chance, severity)
 
 
 # The table.
@@ -91,7 +96,7 @@ def test_identity_strength_changes_nothing_but_the_rounding_of_the_codec(name):
     assert change.mean() <= 1.5
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"jpeg", "webp", "combined"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"jpeg", "webp", "combined", "screenshot"}))
 def test_training_form_changes_nothing_at_identity(name):
     images = pictures()
     seen = training_form(name, images, PERTURBATIONS[name].identity)
@@ -168,14 +173,13 @@ def test_points_that_have_published_figures_or_targets_are_tested(name, strength
 def test_training_strengths_widen_from_mild_to_severe(name):
     entry = PERTURBATIONS[name]
     assert entry.identity == 0 or not entry.signed
-    draw = np.random.default_rng(0)
     for severity in (0.0, 0.5, 1.0):
-        strengths = np.array([entry.random_strength(draw, severity) for _ in range(400)])
+        strengths = entry.strengths(torch.rand(400, 2, generator=source()), severity).numpy()
         size = np.abs(strengths) if entry.signed else strengths
         end = entry.mild + severity * (entry.severe - entry.mild)
         low, high = sorted((entry.mild, end))
-        assert low - 1e-9 <= size.min() and size.max() <= high + 1e-9
-        assert size.mean() == pytest.approx((low + high) / 2, abs=0.1 * (high - low) + 1e-9)
+        assert low - 1e-5 <= size.min() and size.max() <= high + 1e-5
+        assert size.mean() == pytest.approx((low + high) / 2, abs=0.1 * (high - low) + 1e-5)
         assert (strengths < 0).mean() == pytest.approx(0.5 if entry.signed else 0, abs=0.1)
 
 
@@ -266,21 +270,68 @@ def test_combined_level_is_the_sequence_in_its_description():
 
 # The real crop keeps whole pixels, half a pixel beside the matrix at other strengths.
 WHOLE_PIXELS = {"crop": (60 / 64, 48 / 64, 32 / 64, 20 / 64), "combined": (2.5, 5, 7.5, 10)}
-# Random places are whole pixels too; the others amplify Pillow's rounding on the way.
-ALLOWED_GAP = {"crop_random": 4, "screenshot": 5, "sharpen": 2.5, "combined": 2.5}
+# Least agreement of training with Pillow, in dB. Random places are whole pixels there, type is
+# hinted, WebP has a stand-in, and of medians over 5 pixels training takes a sample; what is not
+# named differs by rounding.
+AGREEMENT = {
+    "crop": 40, "crop_random": 30, "rotation": 35, "screenshot": 28, "combined": 37,
+    "jpeg": 39, "webp": 25, "median": 27, "sharpen": 39, "blur": 42, "blur_sigma": 42,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+def decibels(a, b):
+    return 10 * math.log10(4 / max((a - b).square().mean().item(), 1e-12))
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"text"}))
 def test_training_form_does_what_the_real_operation_does(name):
     entry = PERTURBATIONS[name]
     # Texture within a pixel would measure how the two sample between pixels, not where.
     images = to_float(to_uint8(pictures(2, 64, texture=0 if name in GEOMETRIC else 0.08)))
     strengths = WHOLE_PIXELS.get(name, (entry.mild, entry.severe, *entry.test_strengths))
     for strength in strengths:
-        real = to_tensor([apply(name, picture, strength) for picture in to_pil(images)], 64)
-        form = training_form(name, images, strength).clamp(-1, 1)
-        gap = (form - to_float(real)).abs().mean(dim=(1, 2, 3)) * 127.5  # levels of 255
-        assert gap.max() <= ALLOWED_GAP.get(name, 1.2), (strength, gap)
+        real = [apply(name, picture, strength) for picture in to_pil(images)]
+        real = to_float(to_tensor(real, 64))
+        form = to_float(to_uint8(training_form(name, images, strength)))
+        agreement = decibels(form, real)
+        assert agreement >= AGREEMENT.get(name, 48), (strength, agreement)
+        assert agreement > decibels(images, real) - 3, strength
+
+
+@pytest.mark.parametrize("side", [16, 40, 64])
+def test_jpeg_in_training_is_that_of_pillow_at_sides_of_any_size(side):
+    images = to_float(to_uint8(pictures(2, side)))
+    for quality in (95, 75, 49, 20):
+        real = to_float(to_tensor([jpeg(p, quality) for p in to_pil(images)], side))
+        assert decibels(training_form("jpeg", images, quality), real) > 39
+
+
+def test_webp_has_a_stand_in_that_harms_as_much():
+    images = to_float(to_uint8(pictures(4, 64)))
+    for quality in (90, 70, 50, 30, 10):
+        real = [apply("webp", picture, quality) for picture in to_pil(images)]
+        harm = decibels(images, to_float(to_tensor(real, 64)))
+        assert decibels(images, training_form("webp", images, quality)) == pytest.approx(
+            harm, abs=3
+        )
+
+
+@pytest.mark.parametrize("size", [0.15, 0.3, 0.4])
+def test_text_in_training_says_the_same_in_the_same_place_and_colour(size):
+    grey = torch.zeros(1, 3, 64, 64)
+    for seed in range(4):
+        real = to_tensor([apply("text", to_pil(grey)[0], size, seed)], 64)
+        form = training_form("text", grey, size, seed)
+        real, form = (F.avg_pool2d(x, 8).flatten() for x in (to_float(real) - 1 / 255, form))
+        assert (real - form).norm() < 0.4 * real.norm()
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_medians_are_pillows_up_to_the_largest_that_training_draws(size):
+    images = to_float(to_uint8(pictures(2, 64)))
+    real = to_tensor([apply("median", picture, size) for picture in to_pil(images)], 64)
+    same = torch.equal(to_uint8(training_form("median", images, size)), real)
+    assert same == (size <= PERTURBATIONS["median"].severe)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -374,9 +425,7 @@ def test_changes_of_values_leave_the_geometry(name):
     [
         ({"rotate-by-moonlight": 0.1}, "rotate-by-moonlight"),
         ({"jpeg": -0.1}, "jpeg"),
-        ({"jpeg": 0.6, "webp": 0.6}, "jpeg, webp add up to more than 1"),
-        ({"crop": 0.6, "jpeg": 0.6, "flip": 0.6}, "crop, flip add up to more than 1"),
-        ({"jpeg": 1.1}, "jpeg|more than 1"),
+        ({"jpeg": 1.1}, "jpeg must lie between 0 and 1"),
         ({"jpeg": math.nan}, "jpeg"),
     ],
 )
@@ -387,7 +436,7 @@ def test_bad_names_and_probabilities_are_refused(probabilities, says):
 
 def test_good_names_and_probabilities_pass():
     check_names({})
-    check_names(dict.fromkeys(NAMES, 1 / len(NAMES)))
+    check_names(dict.fromkeys(NAMES, 1.0))
     check_names({"jpeg": 1.0, "crop": 1.0})
 
 
@@ -420,20 +469,33 @@ def test_half_precision_comes_back_as_float32():
 @pytest.mark.parametrize("name", NAMES)
 def test_perturbed_images_are_8_bit_pictures(name):
     images = pictures(size=64)
-    seen, _ = perturb_images(images, {name: 1.0}, source())
+    seen, _ = perturb_images(images, {name: 1.0}, source(1))
     assert seen.shape == images.shape
     assert torch.equal(to_float(to_uint8(seen)), seen)
     changed = (to_uint8(seen) != to_uint8(images)).flatten(1).any(1)
     assert changed.all()
 
 
-@pytest.mark.parametrize("probabilities", [{}, *({n: 1.0} for n in ("jpeg", "webp", "median"))])
-def test_gradients_pass_straight_through_rounding_clipping_and_codecs(probabilities):
+@pytest.mark.parametrize("probabilities", [{}, {"median": 1.0}])
+def test_gradients_pass_straight_through_rounding_and_clipping(probabilities):
     images = (1.5 * pictures()).requires_grad_()  # values outside [-1, 1] included
     seen, _ = perturb_images(images, probabilities, source())
     weights = torch.randn(images.shape, generator=source(1))
     (gradient,) = torch.autograd.grad((seen * weights).sum(), images)
     assert torch.equal(gradient, weights)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp"])
+def test_gradients_of_codecs_are_those_of_halved_colour_alone(name):
+    images = (0.5 * pictures()).requires_grad_()
+    weights = torch.randn(images.shape, generator=source(1))
+    grey = weights.mean(dim=1, keepdim=True).expand_as(weights)
+    slow = F.interpolate(F.avg_pool2d(weights, 8), scale_factor=8.0).contiguous()
+    (gradient,) = torch.autograd.grad((training_form(name, images, 30) * grey).sum(), images)
+    luma = grey * 3 * torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    assert (gradient.sum(1) - luma.sum(1)).abs().max() < 1e-4
+    (gradient,) = torch.autograd.grad((training_form(name, images, 30) * slow).sum(), images)
+    assert gradient.sum().item() == pytest.approx(slow.sum().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -460,43 +522,86 @@ def test_images_of_a_batch_do_not_see_each_other(name):
     assert not torch.equal(after[2], before[2])
 
 
-def test_each_image_meets_at_most_one_change_of_either_sort_as_often_as_asked(monkeypatch):
+def test_each_image_meets_each_change_as_often_as_asked(monkeypatch):
     strengths = []
 
-    def paint(value):
-        def train(images, strength, draws):
-            assert (images == 0).all(), "perturbed twice"
+    def paint(channel):
+        def train(images, strength, rows):
             strengths.extend(strength.tolist())
-            return torch.full_like(images, value)
+            return images.index_fill(1, torch.tensor(channel), 1.0)
 
         return Perturbation(
             apply=None, train=train, unit="", identity=0, mild=2, severe=6, test_strengths=()
         )
 
     def move(x):
-        def warp(strength, draw):
-            return np.array([[1, 0, x], [0, 1, 0.0]]), 0.0
+        def warp(strength, rows):
+            matrix = torch.tensor([[1, 0, x], [0, 1, 0.0]])
+            return matrix.expand(len(strength), 2, 3), torch.full_like(strength, -1.0)
 
         return Perturbation(
             apply=None, warp=warp, unit="", identity=0, mild=2, severe=6, test_strengths=()
         )
 
     for name, entry in {
-        "white": paint(1.0), "black": paint(-1.0), "left": move(0.5), "right": move(-0.5)
+        "left": move(0.5), "right": move(-0.25), "red": paint(0), "green": paint(1)
     }.items():  # fmt: skip
         monkeypatch.setitem(perturb.PERTURBATIONS, name, entry)
     n = 4000
-    probabilities = {"white": 0.2, "left": 0.1, "black": 0.5, "right": 0.3}
-    seen, matrices = perturb_images(torch.zeros(n, 3, 2, 2), probabilities, source())
-    values, shifts = seen[:, 0, 0, 0].round(), matrices[:, 0, 2]
+    probabilities = {"left": 0.1, "right": 0.3, "red": 0.2, "green": 0.5001}
+    seen, matrices = perturb_images(torch.full((n, 3, 2, 2), -1.0), probabilities, source())
+    red, green = (seen[:, channel].flatten(1).amax(1) == 1 for channel in (0, 1))
+    # How many meet a change is not left to chance, which of them is.
+    assert (int(red.sum()), int(green.sum()) - 2000 in (0, 1)) == (800, True)
+    shifts = matrices[:, 0, 2]
     tolerance = 4 * 0.5 / math.sqrt(n)
-    for value, share in ((1, 0.2), (-1, 0.5), (0, 0.3)):
-        for shift, part in ((0.5, 0.1), (-0.5, 0.3), (0, 0.6)):
-            both = ((values == value) & (shifts == shift)).double().mean()
+    for shift, part in ((0.5, 0.07), (-0.25, 0.27), (0.25, 0.03), (0, 0.63)):
+        assert (shifts == shift).double().mean() == pytest.approx(part, abs=tolerance)
+        for chosen, share in ((red, 0.2), (green, 0.5), (red & green, 0.1)):
+            both = ((shifts == shift) & chosen).double().mean()
             assert float(both) == pytest.approx(share * part, abs=tolerance)
     # Strengths are uniform over the range, and not tied to which perturbation it is.
     assert 2 <= min(strengths) < 2.1 and 5.9 < max(strengths) <= 6
     assert np.mean(strengths) == pytest.approx(4, abs=0.15)
+
+
+def test_over_many_batches_every_image_is_as_likely_to_be_met():
+    draw, met = source(), torch.zeros(6)
+    for _ in range(3000):
+        met += Chance.draw(6, ["jpeg"], 8, draw).places[:, 0] < 0.05 * 6
+    assert (met / 3000 - 0.05).abs().max() < 4 * math.sqrt(0.05 / 3000)
+
+
+def test_part_of_a_batch_meets_what_it_does_in_the_whole():
+    images, probabilities = pictures(12), dict.fromkeys(NAMES, 0.15)
+    chance = Chance.draw(12, probabilities, 32, source(1))
+    whole, frames = perturb.perturb_images(images, probabilities, chance)
+    for rows in (torch.arange(0, 12, 2), torch.arange(1, 12, 2)):
+        part, moved = perturb.perturb_images(images[rows], probabilities, chance.of(rows))
+        torch.testing.assert_close(part, whole[rows], rtol=0, atol=1.01 / 127.5)
+        assert (part - whole[rows]).abs().mean() < 1e-4
+        torch.testing.assert_close(moved, frames[rows])
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what would wait for a device, copy from the host to it, or have a shape by values."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in {
+            "_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "is_nonzero", "equal",
+        }, name  # fmt: skip
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_waits_for_the_device():
+    probabilities = dict.fromkeys(NAMES, 0.3)
+    images, severity = pictures(6, 16).requires_grad_(), torch.tensor(0.5)
+    for mode in (contextlib.nullcontext(), NoWaiting()):  # the first fills tables
+        with mode:
+            chance = Chance.draw(6, probabilities, 16, source())
+            seen, _ = perturb.perturb_images(images, probabilities, chance, severity)
+            seen.square().sum().backward()
 
 
 @pytest.mark.parametrize("name", ["brightness", "noise", "rotation"])
@@ -526,12 +631,6 @@ def test_what_shrinks_does_not_alias(monkeypatch):
     inside = (where.abs() < 0.9).all(dim=3)[:, None].expand_as(checks)
     assert inside.float().mean() > 0.15
     assert seen[inside].abs().mean() < 0.05
-
-
-def test_a_combination_is_not_perturbed_any_further():
-    alone = perturb_images(pictures(), {"combined": 1.0}, source())
-    beside = perturb_images(pictures(), {"combined": 1.0, "noise": 1.0, "hue": 0.0}, source())
-    assert all(torch.equal(a, b) for a, b in zip(alone, beside, strict=True))
 
 
 def test_a_crop_and_a_change_of_values_can_both_happen():

@@ -502,7 +502,7 @@ def test_the_localizer_learns_the_frames_that_the_images_met(pictures, tmp_path,
 def test_moved_images_are_read_near_the_true_frame_and_others_as_they_are():
     frame = identity_frame(400)
     frame[:300] = similarity(*torch.tensor([[0.5], [20.0], [0.2], [0.1]])).expand(300, -1, -1)
-    chance = Chance.draw(400, torch.Generator().manual_seed(0))
+    chance = Chance.draw(400, [], 16, torch.Generator().manual_seed(0))
     read = reading_frame(frame, chance.off)
     assert torch.equal(read[300:], frame[300:])
     error = (read - frame)[:300]

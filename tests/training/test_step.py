@@ -146,12 +146,16 @@ def test_parts_keep_pairs_and_groups():
 
 
 def test_chance_is_an_images_own():
-    chance = Chance.draw(8, torch.Generator().manual_seed(0))
-    rows = torch.tensor([5, 2])
-    for name, values in vars(chance.of(rows)).items():
-        assert torch.equal(values, getattr(chance, name)[rows])
-    again = Chance.draw(8, torch.Generator().manual_seed(0))
-    assert all(torch.equal(v, getattr(again, n)) for n, v in vars(chance).items())
+    def draw():
+        return Chance.draw(8, ["jpeg", "noise"], 16, torch.Generator().manual_seed(0))
+
+    chance, again, rows = draw(), draw(), torch.tensor([5, 2])
+    part = chance.of(rows)
+    assert torch.equal(part.off, chance.off[rows])
+    for name in ("places", "strengths", "numbers", "noise"):
+        drawn = getattr(chance.perturbations, name)
+        assert torch.equal(getattr(part.perturbations, name), drawn[rows])
+        assert torch.equal(getattr(again.perturbations, name), drawn)
 
 
 @pytest.mark.parametrize(
