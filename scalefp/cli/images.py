@@ -1,14 +1,13 @@
 """``scalefp decode`` and ``attribute``: what an investigator asks of image files."""
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from scalefp.cli.arguments import add_command, add_options, probability
-from scalefp.cli.output import NOBODY, OK, say, without_keys
+from scalefp.cli.output import NOBODY, OK, say
 from scalefp.cli.reading import Images, Load, add_reading_options
 from scalefp.cli.table import (
     Entry,
@@ -87,9 +86,8 @@ def add_image_commands(to: Any) -> None:
 def unread(outcome: Outcome) -> str:
     """The line of an image that could not be read."""
     problem = outcome.problem.removeprefix(outcome.name)
-    # What is no file may be a key, typed in the wrong place.
-    name = outcome.name if os.path.lexists(outcome.name) else without_keys(outcome.name)
-    return f"{name}: could not be read: {'it' if problem.startswith(' ') else ''}{problem}"
+    it = "it" if problem.startswith(" ") else ""
+    return f"{outcome.name}: could not be read: {it}{problem}"
 
 
 # decode

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 
 from scalefp.cli.arguments import Parser, add_list, count, threads
+from scalefp.cli.output import without_keys
 from scalefp.errors import UserError
 from scalefp.files import counted
 from scalefp.scan.reading import BATCH, How, Outcome, read_batch
@@ -93,6 +94,16 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
+def no_keys(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The same, but what is no file may be a key, typed in the wrong place: it is cut."""
+    return [
+        one
+        if one.reading is not None or os.sep in one.name or os.path.lexists(one.name)
+        else Outcome(without_keys(one.name), None, without_keys(one.problem))
+        for one in outcomes
+    ]
+
+
 class Images:
     """The images that a command was given, to be read; counts what came of them.
 
@@ -142,7 +153,7 @@ class Images:
             total=len(self), unit="img", desc="reading", delay=2, leave=False, disable=not progress
         )
         with bar:
-            for outcomes in self._batches():
+            for outcomes in map(no_keys, self._batches()):
                 for outcome in outcomes:
                     if outcome.reading is None:
                         if fatal:

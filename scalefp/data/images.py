@@ -24,6 +24,7 @@ from scalefp.errors import UserError
 from scalefp.files import atomic_path, printable
 
 MAX_PIXELS = 100_000_000
+MAX_SIDE = 200_000  # resizing a longer line of pixels would take gigabytes, however thin it is
 # Of names that promise an image; what a file holds is judged by its content.
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp"
@@ -46,6 +47,11 @@ _log = logging.getLogger(__name__)
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
+    if max(width, height) > MAX_SIDE:
+        raise UserError(
+            f"{name} is {width}x{height} pixels, over the limit of {MAX_SIDE:,} on a side: cut it "
+            "into parts"
+        )
     if width * height > max_pixels:
         raise UserError(
             f"{name} is {width}x{height} pixels, over the limit of {max_pixels / 1e6:g} "

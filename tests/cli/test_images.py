@@ -175,6 +175,28 @@ def test_names_cannot_forge_a_verdict(attribute: Run, images: list[Path], tmp_pa
     assert out.count("\n") == 1 and "nobody\\nevidence" in out
 
 
+@pytest.mark.parametrize("how", ["--json", "--json-lines", "--csv", "--sort=evidence"])
+def test_a_key_typed_among_the_images_is_repeated_nowhere(
+    run: Run, attribute: Run, release: Path, images: list[Path], how: str
+) -> None:
+    key = "00112233445566778899aabbccddeeff"
+    answers = [attribute(how, key, images[0])]
+    if not how.startswith("--sort"):
+        answers.append(run("decode", "--model", release, how, key, images[0]))
+    for result in answers:
+        assert result.code == 0 and key not in result.out + result.err
+        assert "0011" in result.out and "does not exist" in result.out
+
+
+def test_a_file_named_like_a_key_keeps_its_name(
+    run: Run, release: Path, images: list[Path]
+) -> None:
+    name = "00112233445566778899aabbccddeeff"
+    Path(name).write_text("no image")
+    result = run("decode", "--model", release, "--json", name, images[0])
+    assert result.json[0]["image"] == name
+
+
 def test_a_search_can_be_left_out(
     run: Run, release: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

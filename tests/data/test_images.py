@@ -66,6 +66,12 @@ def png_header(width: int, height: int) -> bytes:
     return chunks
 
 
+@pytest.mark.parametrize("size", [(99_999_999, 1), (1, 99_999_999)])
+def test_a_thread_of_pixels_is_refused_before_it_takes_all_memory(size: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match="over the limit of 200,000 on a side: cut it into parts"):
+        read_image(png_header(*size), "thread.png")
+
+
 # Modes.
 
 
