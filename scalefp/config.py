@@ -248,6 +248,8 @@ class TrainConfig:
     # False: the same networks trained without keys, each latent of its own, as a baseline that
     # tells what the fingerprint costs.
     fingerprint: bool = True
+    # Number of keys trained on, drawn once by the seed; None = a new one for every image.
+    training_keys: int | None = within(None, 2, 10**7)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import scalefp.training.compose  # noqa: F401  registers the schema of trainings
 from scalefp.artificial.config import MarkTrainConfig
+from scalefp.cli.study import wants_unseen
 from scalefp.config import flat_options
 from scalefp.evaluation.options import EvaluateOptions, results_folder, results_name, results_root
 from scalefp.evaluation.report import markdown, write_results
@@ -24,6 +25,7 @@ from scalefp.evaluation.run import evaluate
 from scalefp.files import held
 from scalefp.release.container import kind_of, load_header
 from scalefp.studies.results import finished, write_training
+from scalefp.studies.unseen import measure_unseen
 from scalefp.training.distributed import is_main
 from scalefp.training.ending import ending
 from scalefp.training.run import locked, make_run_folder
@@ -59,16 +61,18 @@ def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig)
     """
     config: Any = OmegaConf.to_object(options)
     torch.set_num_threads(config.run.threads)
-    folder, options_now = job_folder(), flat_options(config)
+    folder, asked = job_folder(), flat_options(config)
+    release, begun = folder / "release.safetensors", time.monotonic()
     with locked(make_run_folder(folder), here=is_main()):
-        figures = finished(folder, options_now)
-    if figures is None:
-        begun = time.monotonic()
-        figures = train(config, folder)
-        if is_main():
-            write_training(folder, figures, options_now, time.monotonic() - begun)
+        kept = finished(folder, asked)
+    figures = kept or train(config, folder)
+    # Of a generator with keys, once.
+    unseen = {"n_active", "evidence"} <= figures.keys() and "unseen_psnr" not in figures
+    unseen = unseen and wants_unseen()
+    if is_main() and (unseen or not kept):
+        figures = figures | (measure_unseen(release, config.seed) if unseen else {})
+        write_training(folder, figures, asked, time.monotonic() - begun)
     if is_main():
-        release = folder / "release.safetensors"
         print(release, flush=True)
         # As the release itself says whenever it is used, not as the last line of the log does.
         note = load_header(release, kind_of(release) or "release")["training"].get("reached", {})

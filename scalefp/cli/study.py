@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -16,7 +17,8 @@ class Study(Callback):
 
     Args:
         question: in one sentence.
-        metrics: names of the figures that answer it.
+        metrics: names of the figures that answer it. If one begins with ``unseen_``, every job
+            measures those of its release (:mod:`scalefp.studies.unseen`).
     """
 
     def __init__(self, question: str, metrics: Sequence[str]) -> None:
@@ -25,3 +27,9 @@ class Study(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         about = {"question": self.question, "metrics": self.metrics}
         write_json(Path(config.hydra.sweep.dir) / STUDY, about)
+
+
+def wants_unseen() -> bool:
+    """Whether the present job belongs to a study that asks for figures of unseen keys."""
+    study = HydraConfig.get().callbacks.get("study") or {}
+    return any(name.startswith("unseen_") for name in study.get("metrics", ()))

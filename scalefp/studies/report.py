@@ -61,7 +61,11 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
         "rows": [asdict(row) for row in rows],
         "failed": [{"job": j.name, "error": j.error} for j in jobs if j.state == FAILED],
         "repeated": sum(len(set(row.seeds)) < len(row.seeds) for row in rows),
-        "published": {m: [asdict(one) for one in singles(m)] for m in metrics if singles(m)},
+        "published": {
+            metric: [asdict(one) for one in found]
+            for metric in metrics
+            if (found := singles(metric.removeprefix("unseen_")))
+        },
     }
 
 

@@ -6,7 +6,7 @@ if it had not been.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -24,6 +24,22 @@ from scalefp.training.state import TrainingState, ema_update, set_learning_rate
 from scalefp.training.tampered import KEYS, disturbed_images
 
 Terms = dict[str, Tensor]  # name -> scalar, unweighted
+
+
+@lru_cache(maxsize=1)
+def training_keys(count: int, n_bits: int, seed: int) -> Tensor:
+    """The keys of a training that knows only so many: uint8 [count, n]."""
+    source = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, (count, n_bits), generator=source, dtype=torch.uint8)
+
+
+def draw_bits(config: TrainConfig, count: int, source: torch.Generator) -> Tensor:
+    """The bits of a key for each of ``count`` images: int64 [count, n]."""
+    n_bits = config.model.n_bits
+    if config.training_keys is None:
+        return torch.randint(0, 2, (count, n_bits), generator=source)
+    known = training_keys(config.training_keys, n_bits, config.seed)
+    return known[torch.randint(0, len(known), (count,), generator=source)].long()
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class Batch:
         keys_each = 2 if config.fingerprint else 1
         z = torch.randn(share // keys_each, config.model.latent_dim, generator=source)
         z = z.repeat_interleave(keys_each, dim=0)
-        bits = torch.randint(0, 2, (share, config.model.n_bits), generator=source)
+        bits = draw_bits(config, share, source)
         chance = Chance.draw(share, config.perturb, config.model.resolution, source)
         changes = None
         if config.loss.augment:

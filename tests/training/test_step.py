@@ -26,7 +26,7 @@ from scalefp.training.generator import train
 from scalefp.training.losses import r1_penalty
 from scalefp.training.perturbed import Chance
 from scalefp.training.state import TrainingState
-from scalefp.training.step import split, step
+from scalefp.training.step import draw_bits, split, step
 
 BATCH = 64
 NETWORKS = ("generator", "decoder", "discriminator", "average_generator", "average_decoder")
@@ -219,3 +219,19 @@ def test_compile_compiles_generator_and_decoder(data, monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "ImageSet", lambda *_, **__: data)
     train(config, tmp_path)
     assert compiled == ["Generator", "Decoder"]
+
+
+def test_a_training_on_some_keys_draws_no_others_and_all_of_them_in_time():
+    config = dataclasses.replace(options(), training_keys=3)
+    config.model.n_bits = 64
+
+    def drawn(config: TrainConfig, seed: int) -> set[bytes]:
+        source = torch.Generator().manual_seed(seed)
+        return {row.numpy().tobytes() for row in draw_bits(config, 200, source)}
+
+    assert len(drawn(config, 0)) == 3
+    assert drawn(config, 0) == drawn(config, 1)  # whatever the step draws, the keys are the seed's
+    other = dataclasses.replace(config, seed=config.seed + 1)
+    assert len(drawn(other, 0)) == 3 and not drawn(other, 0) & drawn(config, 0)
+    unlimited = dataclasses.replace(config, training_keys=None)
+    assert len(drawn(unlimited, 0)) == 200
