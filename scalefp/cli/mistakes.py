@@ -20,7 +20,7 @@ PLUGINS = {
     "hydra/launcher/submitit_local": "scalefp[launchers]",
     "hydra/launcher/submitit_slurm": "scalefp[launchers]",
     "hydra/launcher/ray": "hydra-ray-launcher",
-    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
+    "hydra/sweeper/optuna": "scalefp[sweepers]",
     "hydra/sweeper/nevergrad": "hydra-nevergrad-sweeper",
     "hydra/sweeper/ax": "hydra-ax-sweeper",
 }

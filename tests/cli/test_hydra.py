@@ -196,7 +196,7 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_folder(
         (["hydra.launcher=3", "-m", "seed=1,2"], []),
         (["+hydra.callbacks.a._target_=no.such"], ["no.such"]),
         (["-m", "seed=interval(1,2)"], ["INTERVAL"]),
-        (["-m", "hydra/sweeper=optuna", "seed=1"], ["pip install 'hydra-optuna-sweeper'"]),
+        (["-m", "hydra/sweeper=nevergrad", "seed=1"], ["pip install 'hydra-nevergrad-sweeper'"]),
         (["-m", "hydra/launcher=ray", "seed=1"], ["pip install 'hydra-ray-launcher'"]),
         (["--config-dir", "nowhere"], ["nowhere", "no folder"]),
         (["--resolve"], ["--cfg job"]),
@@ -230,6 +230,17 @@ def test_cfg_prints_the_configuration_and_trains_nothing(run: Run) -> None:
     assert result.code == 0
     assert "seed: 7" in result.out
     assert os.listdir() == []
+
+
+def test_an_experiment_file_chooses_the_launcher(run: Run) -> None:
+    experiment = Path("mine/experiment/side_by_side.yaml")
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(
+        "# @package _global_\ndefaults:\n  - override /hydra/launcher: joblib\n  - _self_\n"
+    )
+    words = ["train", "-m", "--config-dir", "mine", "experiment=side_by_side", "seed=1,2"]
+    result = run(*words, "--cfg", "hydra", "--package", "hydra.launcher")
+    assert result.code == 0 and result.out.count("JoblibLauncher\n") == 2  # for each job
 
 
 @pytest.fixture
