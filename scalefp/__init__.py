@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from scalefp.attribution.evidence import Attribution, Reading, attribute
     from scalefp.errors import UserError
     from scalefp.key import Key
-    from scalefp.loading import load
+    from scalefp.loading import load, load_instance
     from scalefp.pretrained.modulation import modulate
     from scalefp.registry.registry import Registry
-    from scalefp.release.instance import Instance, load_instance
+    from scalefp.release.instance import Instance
     from scalefp.release.model import Model
 
 __version__ = "0.2.0"
@@ -46,7 +46,7 @@ _HOMES = {
     "UserError": "errors",
     "attribute": "attribution",
     "load": "loading",
-    "load_instance": "release.instance",
+    "load_instance": "loading",
     "modulate": "pretrained.modulation",
 }
 

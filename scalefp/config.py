@@ -237,6 +237,37 @@ class RunConfig(ComputeConfig):
 
 
 @dataclass
+class ModulationConfig:
+    """How a key is attached to a generator that others trained; see scalefp/pretrained/."""
+
+    # Names of the layers whose channels a key scales; None = all that are used and can be.
+    layers: list[str] | None = None
+    # Of those whose weights get a sum of learned tensors, one for each bit and with its sign.
+    deltas: list[str] = field(default_factory=list)
+    key_gain: float = within(0.1, 0, 1000)  # initial strength of the modulation
+    delta_rate: float = within(10.0, 1e-6, 1e6)  # learning rate of `deltas`, relative
+    method: str = "forward"  # what makes the images, for example decode
+    # Values of the images that stand for black and white; -1 and 1, or 0 and 1.
+    range: list[float] = field(default_factory=lambda: [-1.0, 1.0])
+    # Keys for each input. What comes before the first modulated layer is computed once for all.
+    keys_each: int = within(1, 1, 1024)
+    fitted_start: bool = True  # the decoder begins as the receiver that fits the original's images
+
+    def check(self, batch: int) -> None:
+        """Raise :class:`UserError` for options that cannot work."""
+        if self.range not in ([-1, 1], [0, 1]):
+            raise UserError(
+                f"modulation.range must be [-1,1] or [0,1], what black and white are in the "
+                f"generator's images, not {self.range}."
+            )
+        if batch % self.keys_each:
+            raise UserError(
+                f"optimizer.batch (of one process {batch}) must be a multiple of "
+                f"modulation.keys_each ({self.keys_each})."
+            )
+
+
+@dataclass
 class TrainConfig:
     """Everything ``scalefp train`` knows."""
 
@@ -251,6 +282,14 @@ class TrainConfig:
     # Number of keys trained on, drawn once by the seed; None = a new one for every image.
     training_keys: int | None = within(None, 2, 10**7)
     model: ModelConfig = field(default_factory=ModelConfig)
+    # A generator that others trained, to be fingerprinted instead of training one: `_target_`, its
+    # class; `weights`, a file of its state dict (PACKAGE:FILE for one in a package); `weights_key`,
+    # where in the file that is; anything else goes to the class. Of `model` only the sizes of
+    # pictures, key and decoder count then, and of `loss` bits, consistency, visibility, geometry.
+    generator: dict[str, Any] = field(default_factory=dict)
+    # What such a generator is fed with: `_target_`, a class with `draw`, and its arguments.
+    inputs: dict[str, Any] = field(default_factory=dict)
+    modulation: ModulationConfig = field(default_factory=ModulationConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -265,6 +304,15 @@ class TrainConfig:
         check_options(self)
         check_run_name(self.name)
         self.model.check()
+        if bool(self.generator) != bool(self.inputs):
+            raise UserError("generator and inputs belong together: give both, or neither.")
+        if self.generator:
+            if not self.fingerprint or self.run.accumulate > 1:
+                raise UserError(
+                    "fingerprint=false and run.accumulate are for generators that are trained from "
+                    "nothing; leave them out with generator=."
+                )
+            self.modulation.check(self.optimizer.batch // world_size)
         batch, share = self.optimizer.batch, 2 * world_size
         if batch < share or batch % share:
             raise UserError(

@@ -6,15 +6,11 @@ from torch import Tensor, nn
 
 from scalefp.artificial.config import MarkConfig
 from scalefp.networks.layers import Conv2d, Linear, downsample, upsample
+from scalefp.networks.receiver import halved
 
 LEVELS = 2  # halvings between the stem and the bottom of the U
 UNIT = 2 ** (LEVELS + 1)  # the U needs sides that are multiples of this
 SMALL = 0.1  # initial size of what the U adds to the carriers
-
-
-def halved(x: Tensor) -> Tensor:
-    """[b, 3, H, W] as 12 planes of half the size: every pixel is kept."""
-    return F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
 
 
 class Encoder(nn.Module):

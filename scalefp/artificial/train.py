@@ -15,7 +15,7 @@ from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_uint8
 from scalefp.metrics import psnr_of
 from scalefp.training.distributed import World
-from scalefp.training.loop import run
+from scalefp.training.loop import images_of, run
 
 GAIN = 10  # of the residual in pictures of it
 
@@ -35,9 +35,10 @@ def picture_grid(encoder: Encoder, data: ImageSet) -> Tensor:
 class MarkerTraining:
     """See :class:`scalefp.training.loop.Training`."""
 
-    def __init__(self, config: MarkTrainConfig, data: ImageSet, world: World) -> None:
-        self.config, self.data, self.world = config, data, world
-        self.state = MarkState.build(config, data, world.device)
+    def __init__(self, config: MarkTrainConfig, world: World) -> None:
+        self.config, self.world = config, world
+        self.data = images_of(config, world)
+        self.state = MarkState.build(config, self.data, world.device)
 
     def step(self, precision: torch.dtype) -> dict[str, float]:
         return step(self.config, self.state, self.data, self.world, precision)

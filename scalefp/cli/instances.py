@@ -91,7 +91,7 @@ def check_holder(args: argparse.Namespace) -> None:
 
 def run_instantiate(args: argparse.Namespace) -> int:
     check_holder(args)
-    from scalefp.loading import load_model
+    from scalefp.loading import load_generating
 
     kind = args.format or FORMATS.get(Path(args.out).suffix.lower(), "safetensors")
     if args.uint8 and kind == "safetensors":
@@ -99,7 +99,7 @@ def run_instantiate(args: argparse.Namespace) -> int:
     if args.half and kind != "safetensors":
         raise UserError("--half is for --format safetensors: other files compute as they store")
     check_out(args.out, *INSTANCES[kind], force=args.force)
-    model = load_model(args.model)
+    model = load_generating(args.model)
     instance = model.instantiate(chosen_key(args, model))
     if kind == "safetensors":
         instance.save(args.out, half=args.half)
@@ -113,7 +113,7 @@ def run_instantiate(args: argparse.Namespace) -> int:
 
 def run_sample(args: argparse.Namespace) -> int:
     from scalefp.data.images import save_png, to_pil
-    from scalefp.release.instance import load_instance
+    from scalefp.loading import load_instance
 
     instance, folder = load_instance(args.instance), Path(args.out)
     digits = max(4, len(str(args.num - 1)))

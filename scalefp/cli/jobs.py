@@ -46,7 +46,10 @@ def job_folder() -> Path:
 
 def check_training(config: Any) -> None:
     """Raise UserError for options of a training that cannot work, the images included."""
-    from scalefp.training.loop import check
+    if getattr(config, "generator", None):
+        from scalefp.pretrained.train import check
+    else:
+        from scalefp.training.loop import check
 
     check(config)
 
@@ -83,8 +86,11 @@ def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig)
 
 
 def train_job(options: DictConfig) -> float:
-    """Train a generator and its decoder."""
-    from scalefp.training import train
+    """Train a generator and its decoder, or fingerprint one that others trained."""
+    if options.generator:
+        from scalefp.pretrained.train import train
+    else:
+        from scalefp.training import train
 
     return trained(train, options)
 

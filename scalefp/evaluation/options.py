@@ -13,7 +13,8 @@ from scalefp.errors import FolderTakenError, UserError
 from scalefp.evaluation.method import OtherMethod, load_method
 from scalefp.evaluation.run import PARTS, open_inputs
 from scalefp.evaluation.samples import EvaluateConfig
-from scalefp.loading import bundled_names, load_model
+from scalefp.loading import bundled_names, load_generating
+from scalefp.pretrained.release import PretrainedModel
 from scalefp.release.model import Model
 
 # What Hydra, a lock and a failure leave in a folder before anything is measured.
@@ -71,7 +72,10 @@ class EvaluateOptions:
 
     def open(self) -> Model | OtherMethod:
         """What is to be measured."""
-        return load_method(self.method) if self.method else load_model(self.checkpoint)
+        if self.method:
+            return load_method(self.method)
+        release = load_generating(self.checkpoint)
+        return OtherMethod(release) if isinstance(release, PretrainedModel) else release
 
 
 def results_name(checkpoint: str, method: Mapping[str, Any]) -> str:

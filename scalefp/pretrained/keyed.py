@@ -38,6 +38,8 @@ def channels(layer: Layer) -> tuple[int, int, int]:
 
 def apply_weights(layer: Layer, x: Tensor, weights: Tensor) -> Tensor:
     """What a layer without bias makes of inputs [b, ...], each by weights of its own [b, ...]."""
+    if isinstance(layer, nn.ConvTranspose2d) and layer.groups == 1:
+        return _apply_as_product(layer, x, weights)
 
     def one(x: Tensor, weight: Tensor) -> Tensor:
         if isinstance(layer, nn.Linear):
@@ -51,6 +53,19 @@ def apply_weights(layer: Layer, x: Tensor, weights: Tensor) -> Tensor:
         return out
 
     out: Tensor = torch.vmap(one)(x, weights)
+    return out
+
+
+def _apply_as_product(layer: nn.ConvTranspose2d, x: Tensor, weights: Tensor) -> Tensor:
+    """As :func:`apply_weights`, in half its time on a CPU: a product, and its taps put in place."""
+    how: list[Any] = [layer.kernel_size, layer.dilation, layer.padding, layer.stride]
+    size = [
+        (side - 1) * s - 2 * p + d * (k - 1) + 1 + more
+        for side, k, d, p, s, more in zip(x.shape[2:], *how, layer.output_padding, strict=True)
+    ]
+    taps = torch.einsum("bij,bip->bjp", weights.flatten(2), x.flatten(2))
+    placed: Any = F.fold  # whose types are too narrow
+    out: Tensor = placed(taps, size, *how)
     return out
 
 
@@ -76,7 +91,7 @@ class KeyedLayer(nn.Module):
         if deltas:
             self.deltas = nn.Parameter(torch.randn(n_bits, *layer.weight.shape))
         weight = grouped(layer, layer.weight.detach()).float()
-        self.delta_gain = key_gain * float(weight.std()) / math.sqrt(n_bits)
+        self.delta_gain = key_gain * float(weight.std(unbiased=False)) / math.sqrt(n_bits)
         # The norm of the weights of each output channel: the unit of its shift.
         self.unit: Tensor
         self.register_buffer("unit", weight.square().sum((2, 3)).flatten().sqrt(), persistent=False)
@@ -113,12 +128,14 @@ class KeyedLayer(nn.Module):
         return factors.flatten(1)
 
     def scale_input(self, layer: Layer, x: Tensor, signs: Tensor) -> Tensor:
-        """The input of the layer under the keys of a batch."""
-        if len(x) != len(signs):
+        """The input of the layer under the keys of a batch, one for each input or several."""
+        if len(signs) % len(x):
             raise UserError(
                 f"a layer saw {len(x)} inputs in a batch of {len(signs)} keys: the network "
                 "regroups its batch there; leave this layer out of layers="
             )
+        if len(x) < len(signs):
+            x = x.repeat_interleave(len(signs) // len(x), dim=0)
         return x * along(layer, self.scales(signs), x)
 
     def scale_output(self, layer: Layer, x: Tensor, out: Tensor, signs: Tensor) -> Tensor:

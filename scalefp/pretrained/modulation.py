@@ -61,22 +61,22 @@ def chosen(network: nn.Module, layers: Sequence[str] | None, what: str = "layers
         UserError: there is none, or a name is none of them.
     """
     known = candidates(network)
+    outside = [name for name in known if not _inside_attention(network, name)]
+    if not (outside if layers is None else known):
+        raise UserError(
+            f"{type(network).__name__} has no layer to modulate: none is a convolution, a "
+            "transposed convolution or a linear layer with weights of its own"
+        )
     if layers is None:
-        names = [name for name in known if not _inside_attention(network, name)]
-        if not names:
-            raise UserError(
-                f"{type(network).__name__} has no layer to modulate: none is a convolution, a "
-                "transposed convolution or a linear layer with weights of its own"
-            )
-        return names
+        return outside
     if not layers:
         raise UserError(f"{what} names no layer: leave it out to modulate all that can be")
     for name in layers:
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.3) or list(known)[:3]
             raise UserError(
-                f"{type(network).__name__} has no layer {name!r} to modulate"
-                + (f"; the nearest names are {', '.join(near)}" if near else "")
+                f"{type(network).__name__} has no layer {name!r} to modulate; the nearest names "
+                f"are {', '.join(near)}"
             )
     return list(dict.fromkeys(layers))
 
@@ -87,7 +87,9 @@ class Parent(nn.Module):
     Args of ``forward``: those of the network by position, and last the bits [b, n] in {0, 1} of a
     key for each input; ``n_active`` of them are switched on (all when None), the others change
     nothing, as if they did not exist. What the network returns is returned. Other arguments of the
-    network go by name.
+    network go by name. There may be k keys for each input, bits [k b, n], those of one input
+    together: what comes before the first modulated layer is then computed once for all of them,
+    which works where nothing passes that layer by.
 
     Attributes:
         network: a copy of what was given, in evaluation mode; outside of ``forward`` it computes
@@ -103,9 +105,10 @@ class Parent(nn.Module):
         layers: Sequence[str] | None,
         deltas: Sequence[str],
         key_gain: float,
+        method: str,
     ) -> None:
         super().__init__()
-        self.n_bits = n_bits
+        self.n_bits, self.method = n_bits, method
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         names = chosen(self.network, layers)
         changed = chosen(self.network, deltas, "deltas") if deltas else []
@@ -145,13 +148,17 @@ class Parent(nn.Module):
         *given, bits = inputs
         return self.under(self.signs(bits, n_active), *given, **named)
 
+    def original(self, *inputs: Any, **named: Any) -> Any:
+        """What the network returns without any key."""
+        return getattr(self.network, self.method)(*inputs, **named)
+
     def under(self, signs: Tensor, *inputs: Any, **named: Any) -> Any:
         """What the network returns under signs [b, n] of any size: 0 is no key at all."""
         handles: list[RemovableHandle] = []
         try:
             for keyed, layer in self.layers():
                 handles += _attach(keyed, layer, signs)
-            return self.network(*inputs, **named)
+            return self.original(*inputs, **named)
         finally:
             for handle in handles:
                 handle.remove()
@@ -195,6 +202,7 @@ def modulate(
     *,
     deltas: Sequence[str] = (),
     key_gain: float = 0.1,
+    method: str = "forward",
 ) -> Parent:
     """Attach key modulation to any network, without touching it or its source.
 
@@ -207,6 +215,7 @@ def modulate(
         deltas: names of the layers whose weights also get a sum of learned tensors, one for each
             bit and with its sign. They need ``n_bits`` times the memory of the layers.
         key_gain: standard deviation of the scales before any training.
+        method: of the network, what ``parent(*inputs, bits)`` calls, for example ``decode``.
 
     Returns:
         ``parent(*inputs, bits)``, see :class:`Parent`.
@@ -216,4 +225,4 @@ def modulate(
     """
     if not 1 <= n_bits <= 512:
         raise UserError(f"n_bits must lie between 1 and 512, not {n_bits}")
-    return Parent(network, n_bits, layers, deltas, key_gain)
+    return Parent(network, n_bits, layers, deltas, key_gain, method)

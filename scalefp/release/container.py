@@ -21,7 +21,8 @@ from scalefp.errors import UserError
 from scalefp.files import atomic_path, check_regular, open_regular
 
 FORMAT_VERSION = 1
-INSTANCE = "instance"  # the one kind of file that is not secret
+# The kinds of files that are not secret: what recipients get, of our own generators and of others.
+INSTANCE, PRETRAINED_INSTANCE = "instance", "pretrained instance"
 METADATA = "scalefp"  # the entry of a safetensors file's metadata that is ours
 MAX_HEADER_BYTES = 4 * 2**20  # a hundred times what any release needs
 WEIGHT_TYPES = ("F32", "F16", "BF16")  # as safetensors names them
@@ -80,7 +81,7 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file of one kind ("release", "instance", ...) with a JSON header.
 
-    The same content gives the same bytes, hence the same digest. All but an instance, which holds
+    The same content gives the same bytes, hence the same digest. All but instances, which hold
     no key, is secret: only its owner may read the file.
 
     Args:
@@ -93,7 +94,7 @@ def save_tensors(
         for name, tensor in tensors.items()
     }
     content = serialize(whole, {METADATA: json.dumps(about, sort_keys=True)})
-    with atomic_path(path, secret=kind != INSTANCE) as temporary:
+    with atomic_path(path, secret=kind not in (INSTANCE, PRETRAINED_INSTANCE)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -239,7 +240,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Copy ``tensors`` into ``module``; every name and shape must agree.
+    """PretrainedInstance ``tensors`` into ``module``; every name and shape must agree.
 
     Raises:
         UserError: as :func:`check_strictly`; nothing is copied then.

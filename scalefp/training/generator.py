@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from scalefp.config import TrainConfig
-from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_uint8
 from scalefp.metrics import psnr_of
 from scalefp.networks.generator import Generator
 from scalefp.release.model import save_release
 from scalefp.training.distributed import World
-from scalefp.training.loop import run
+from scalefp.training.loop import images_of, run
 from scalefp.training.state import TrainingState
 from scalefp.training.step import step
 
@@ -38,8 +37,9 @@ def picture_grids(generator: Generator) -> dict[str, Tensor]:
 class GeneratorTraining:
     """See :class:`scalefp.training.loop.Training`."""
 
-    def __init__(self, config: TrainConfig, data: ImageSet, world: World) -> None:
-        self.config, self.data, self.world = config, data, world
+    def __init__(self, config: TrainConfig, world: World) -> None:
+        self.config, self.world = config, world
+        self.data = images_of(config, world)
         self.state = TrainingState.build(config, world.device)
         if config.run.compile:
             # Not the discriminator: compiled networks have no second derivatives, which R1 needs.

@@ -121,8 +121,14 @@ def check(config: Any) -> None:
     config.check(world_size())
     perturb.check_names(config.perturb)
     pick_device(config.run)
-    with Source(resolve_source(config.data.source)):
-        pass
+    if learns_from_images(config):
+        with Source(resolve_source(config.data.source)):
+            pass
+
+
+def learns_from_images(config: Any) -> bool:
+    """Whether a training takes a data set; that of a generator of others takes its own inputs."""
+    return not getattr(config, "generator", None)
 
 
 def settle_precision(training: Training) -> torch.dtype:
@@ -135,9 +141,13 @@ def settle_precision(training: Training) -> torch.dtype:
     return precision
 
 
-def run(
-    kind: Callable[[C, ImageSet, World], Training], config: C, run_dir: str | Path
-) -> dict[str, float]:
+def images_of(config: Any, world: World) -> ImageSet:
+    """The data set of a training."""
+    source, resolution = config.data.source, config.model.resolution
+    return ImageSet(source, resolution, workers=config.data.workers, progress=world.is_main)
+
+
+def run(kind: Callable[[C, World], Training], config: C, run_dir: str | Path) -> dict[str, float]:
     """Train in ``run_dir`` from where it stands to the last image.
 
     Writes ``state.pt`` (exact resume), ``release.safetensors`` (the averaged networks),
@@ -163,13 +173,7 @@ def run(
         closing(join(pick_device(options.run))) as world,
         named_memory_errors(options),
     ):
-        data = ImageSet(
-            options.data.source,
-            options.model.resolution,
-            workers=options.data.workers,
-            progress=world.is_main,
-        )
-        training = kind(config, data, world)
+        training = kind(config, world)
         restore(training, run_dir)
         seen = training.state.progress.images
         if world.is_main and seen and released_images(run_dir / RELEASE) != seen:

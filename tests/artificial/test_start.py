@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from scalefp.artificial.config import MarkConfig
-from scalefp.artificial.encoder import Encoder, halved, mark
-from scalefp.artificial.start import predict_pixels, start_fitted
+from scalefp.artificial.encoder import Encoder, mark
+from scalefp.artificial.start import start_fitted
 from scalefp.networks.decoder import Decoder
+from scalefp.networks.receiver import halved, predict_pixels
 
 CONFIG = MarkConfig(resolution=32, n_bits=32, encoder_width=8, decoder_base=512, decoder_max=32)
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from detectors.examples import Examples
 from detectors.linear import fit_linear
-from scalefp.artificial.start import predict_pixels
 from scalefp.data.images import to_float
 from scalefp.networks.layers import downsample
+from scalefp.networks.receiver import predict_pixels
 from scores import Detector
 
 READ = 32  # side at which the carriers are looked for

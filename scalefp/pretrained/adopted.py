@@ -1,0 +1,112 @@
+"""A generator that others trained and what feeds it, tried before a training starts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scalefp.config import TrainConfig
+from scalefp.errors import UserError
+from scalefp.pretrained.inputs import Inputs
+from scalefp.pretrained.modulation import candidates, chosen
+from scalefp.pretrained.source import Pictures, load_generator, make
+
+TRIED = 16  # inputs with which a generator is tried
+FITTED_CHANNELS = 24  # the pixels and their negatives, see networks/receiver.py
+SAME = 1e-5  # by how much the images of the same inputs may differ
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A generator, what feeds it, and how its output becomes pictures."""
+
+    network: nn.Module
+    inputs: Inputs
+    pictures: Pictures
+    method: str
+    layers: list[str]  # to be modulated
+
+    @torch.no_grad()
+    def images(self, inputs: Tensor) -> Tensor:
+        """The original's images [b, 3, R, R] in [-1, 1] of inputs [b, ...]."""
+        return self.pictures.of(getattr(self.network, self.method)(inputs))
+
+
+def draw(inputs: Any, count: int, source: torch.Generator) -> Tensor:
+    """So many inputs, or a UserError that says what is wrong with what draws them."""
+    if not callable(getattr(inputs, "draw", None)):
+        raise UserError(f"inputs._target_: {type(inputs).__name__} has no draw(count, source)")
+    drawn = inputs.draw(count, source)
+    if not isinstance(drawn, Tensor) or drawn.ndim < 1 or len(drawn) != count:
+        what = list(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
+        raise UserError(
+            f"inputs.draw({count}, source) must give a tensor [{count}, ...], not {what}"
+        )
+    return drawn
+
+
+def used_layers(network: nn.Module, method: str, inputs: Tensor) -> set[str]:
+    """Names of the layers that one call of a network goes through."""
+    used: set[str] = set()
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: used.add(name))
+        for name, layer in candidates(network).items()
+    ]
+    try:
+        with torch.no_grad():
+            getattr(network, method)(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return used
+
+
+def adopt(config: TrainConfig) -> Adopted:
+    """What ``generator`` and ``inputs`` of a training's options name, tried on a batch.
+
+    Raises:
+        UserError: something of it does not work: class, weights, layers, inputs of another shape,
+            output that is no image in the range declared, or another one for the same inputs.
+    """
+    options = config.modulation
+    network = load_generator(config.generator)
+    if not callable(getattr(network, options.method, None)):
+        raise UserError(f"modulation.method: {type(network).__name__} has no {options.method}")
+    inputs = make(config.inputs, "inputs")
+    some = draw(inputs, TRIED, torch.Generator().manual_seed(0))
+    try:
+        used = used_layers(network, options.method, some)
+    except Exception as error:  # whatever somebody else's network raises
+        raise UserError(
+            f"the generator does not take what inputs draws, {list(some.shape)}: {error}"
+        ) from error
+    layers = [n for n in chosen(network, options.layers) if options.layers or n in used]
+    for name in (*layers, *options.deltas):
+        if name not in used and name in candidates(network):
+            raise UserError(f"the generator makes its images without {name!r}: leave it out")
+    if not layers:
+        raise UserError("the generator makes its images without any layer that can be modulated")
+    if options.deltas:
+        chosen(network, options.deltas, "deltas")
+    low, high = options.range
+    adopted = Adopted(network, inputs, Pictures(low, high), options.method, layers)
+    images = adopted.images(some)
+    if len(images) != TRIED:
+        raise UserError(f"the generator made {len(images)} images of {TRIED} inputs")
+    adopted.pictures.check(images, config.model.resolution)
+    if (adopted.images(some) - images).abs().max() > SAME:
+        raise UserError(
+            "the generator makes other images of the same inputs each time: it must draw nothing "
+            "itself (noise inputs, dropout)"
+        )
+    stem = config.model.decoder_base // (
+        min(config.model.decoder_resolution, config.model.resolution) // 2
+    )
+    fits = config.model.decoder_carriers and min(stem, config.model.decoder_max) >= FITTED_CHANNELS
+    if options.fitted_start and not fits:
+        raise UserError(
+            f"modulation.fitted_start needs model.decoder_carriers and {FITTED_CHANNELS} channels "
+            "in the decoder: raise model.decoder_base, or set modulation.fitted_start=false"
+        )
+    return adopted

@@ -1,0 +1,169 @@
+"""The release of an adopted generator: what a key changes, and the decoder that reads it.
+
+The generator's own weights are not in it. It names their file and its digest, so what may not be
+passed on stays where it is; reading pictures takes nothing but the release.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scalefp.config import TrainConfig
+from scalefp.errors import UserError
+from scalefp.key import Key
+from scalefp.networks.decoder import Decoder
+from scalefp.pretrained.instance import PretrainedInstance
+from scalefp.pretrained.modulation import Parent, modulate
+from scalefp.pretrained.source import digest_of, load_generator, weights_path
+from scalefp.pretrained.state import ReaderSizes
+from scalefp.release.container import (
+    check_strictly,
+    load_header,
+    load_weights,
+    save_tensors,
+    shapes_of,
+)
+from scalefp.release.header import load_release_header
+from scalefp.release.reader import Reader
+
+KIND = "pretrained"
+DECODER, KEYED = "decoder.", "keyed."  # how names of tensors begin
+
+
+class PretrainedModel(Reader):
+    """A release of a generator that others trained. Attributes as of ``Reader``.
+
+    What instantiates needs the class and the weights of the generator, and is prepared on first
+    use.
+    """
+
+    config: ReaderSizes
+
+    def __init__(
+        self,
+        config: ReaderSizes,
+        decoder: Decoder,
+        keyed: dict[str, Tensor],
+        origin: dict[str, Any],
+        *,
+        training: dict[str, Any],
+        digest: str,
+    ) -> None:
+        super().__init__(decoder, training=training, digest=digest)
+        self.config, self.keyed, self.origin = config, keyed, origin
+        self.resolution, self.n_bits = config.resolution, config.n_bits
+
+    @cached_property
+    def parent(self) -> Parent:
+        """The generator with key modulation.
+
+        Raises:
+            UserError: its class is not installed, or its weights are missing or others.
+        """
+        options, how = self.origin["generator"], self.origin["modulation"]
+        path = weights_path(str(options.get("weights")))
+        if not path.is_file() or digest_of(path) != self.origin["weights_digest"]:
+            state = "are other ones" if path.is_file() else "are not there"
+            raise UserError(
+                f"the weights that this release was trained on {state}: put the file with SHA-256 "
+                f"{self.origin['weights_digest']} at {path}"
+            )
+        parent = modulate(
+            load_generator(options), self.config.n_bits, how["layers"], deltas=how["deltas"],
+            key_gain=how["key_gain"], method=how["method"],
+        )  # fmt: skip
+        check_strictly(shapes_of(parent.keyed.state_dict()), shapes_of(self.keyed), "the release")
+        parent.keyed.load_state_dict(self.keyed)
+        return parent.requires_grad_(False)
+
+    def instantiate(self, key: Key) -> PretrainedInstance:
+        """The recipient's network for ``key``: the generator's own class, with other weights.
+
+        Raises:
+            UserError: the key's length is not the release's, or as :attr:`parent`.
+        """
+        instance = PretrainedInstance(self.parent.fold(key), self.origin, self.config.resolution)
+        instance.release_digest = self.digest
+        return instance
+
+    def instantiate_many(self, keys: Iterable[Key]) -> Iterator[PretrainedInstance]:
+        """The instances of ``keys`` in their order, each made when it is asked for."""
+        return map(self.instantiate, keys)
+
+    def sample(self, key: Key, n: int, *, seed: int) -> Tensor:
+        """Images [n, 3, R, R] in [-1, 1] of one key, as ``scalefp evaluate`` asks for them."""
+        return self.instantiate(key).sample(n, seed=seed)
+
+
+def save_pretrained(
+    path: str | Path,
+    sizes: ReaderSizes,
+    config: TrainConfig,
+    parent: Parent,
+    decoder: Decoder,
+    training: dict[str, Any],
+) -> None:
+    """Write a release file: both networks, and where the generator comes from. Atomic.
+
+    Weights are kept in half precision, as those of every release.
+    """
+    networks = nn.ModuleDict({"decoder": decoder, "keyed": parent.keyed})
+    pairs = zip(parent.names, parent.layers(), strict=True)
+    deltas = [name for name, (keyed, _) in pairs if keyed.deltas is not None]
+    origin = {
+        "generator": config.generator,
+        "inputs": config.inputs,
+        "weights_digest": digest_of(weights_path(str(config.generator["weights"]))),
+        "modulation": {
+            "layers": parent.names,
+            "deltas": deltas,
+            "key_gain": config.modulation.key_gain,
+            "method": parent.method,
+            "range": list(config.modulation.range),
+        },
+    }
+    shapes = {n: list(t.shape) for n, t in parent.keyed.state_dict().items()}
+    header = {"model": asdict(sizes), "training": training, "origin": origin, "keyed": shapes}
+    save_tensors(path, KIND, networks.state_dict(), header, half=True)
+
+
+def _shapes(header: Any, path: Path) -> dict[str, list[int]]:
+    """Shapes of what a key changes, as a header says them."""
+    found = header.get("keyed")
+    whole = isinstance(found, dict) and all(
+        isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)
+        for shape in found.values()
+    )
+    if not whole or not isinstance(header.get("origin"), dict):
+        raise UserError(f"{path} is not a whole release: its header is damaged")
+    return dict(found)
+
+
+def read_pretrained(path: Path) -> PretrainedModel:
+    """Read a file of :func:`save_pretrained`. Nothing that it names is imported yet.
+
+    Raises:
+        UserError: missing, damaged, or of another kind.
+    """
+    config, training = load_release_header(path, KIND, ReaderSizes)
+    header = load_header(path, KIND)
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    shapes = {DECODER + n: tuple(t.shape) for n, t in decoder.state_dict().items()}
+    shapes |= {KEYED + n: tuple(shape) for n, shape in _shapes(header, path).items()}
+    weights = load_weights(path, shapes)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+
+    decoder.load_state_dict(part(DECODER), assign=True)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return PretrainedModel(
+        config, decoder, part(KEYED), header["origin"], training=training, digest=digest
+    )

@@ -1,0 +1,71 @@
+"""A generator as its author wrote it, in a file of his own. It knows nothing of fingerprints."""
+
+import torch
+from torch import Tensor, nn
+
+LATENT, SIDE = 6, 16
+
+
+class Generator(nn.Module):
+    """``G(z [b, 6]) -> images [b, 3, 16, 16]`` in [0, 1]."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        self.dense = nn.Linear(LATENT, width * 16)
+        self.body = nn.Sequential(
+            nn.Unflatten(1, (width, 4, 4)),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, width, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(True),
+        )
+        self.out = nn.ConvTranspose2d(width, 3, 4, 2, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.out(self.body(self.dense(z))))
+
+
+class Noisy(Generator):
+    """Draws on its own."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z) + 0.01 * torch.randn(len(z), 3, SIDE, SIDE)
+
+
+class Grey(Generator):
+    """Makes pictures of one channel."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z)[:, :1]
+
+
+class Bright(Generator):
+    """Makes pictures from 0 to 255."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z) * 255
+
+
+class NoLayers(nn.Module):
+    """Has weights, but no layer that could be modulated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.weight + z.mean(dim=1)[:, None, None, None].expand(-1, 3, SIDE, SIDE)
+
+
+class Latents:
+    """What feeds it."""
+
+    def draw(self, count: int, source: torch.Generator) -> Tensor:
+        return torch.randn(count, LATENT, generator=source)
+
+
+class Wide(Latents):
+    """Latents of another width than it takes."""
+
+    def draw(self, count: int, source: torch.Generator) -> Tensor:
+        return torch.randn(count, LATENT + 1, generator=source)
