@@ -35,6 +35,7 @@ from scalefp.data.images import to_float, to_pil, to_tensor
 from scalefp.data.source import Source, resolve_source
 from scalefp.loading import load_marker, load_model
 from scalefp.metrics import psnr
+from scalefp.release.instance import load_instance
 from scalefp.training import train
 from scalefp.training.compose import compose_training
 from verdicts import (
@@ -78,7 +79,7 @@ def issue(
         file = out / f"{holder}.safetensors"
         instance.save(file)
         recipients.append(Recipient(holder, key, file, seed=number + 1, milliseconds=milliseconds))
-        instances.append(scalefp.load_instance(file))
+        instances.append(load_instance(file))
     return recipients, instances
 
 

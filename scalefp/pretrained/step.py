@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scalefp.config import TrainConfig
+from scalefp.networks.frames import distance
 from scalefp.pretrained.adopted import Adopted, draw
 from scalefp.pretrained.state import AdoptedState
 from scalefp.training.distributed import World
@@ -18,6 +19,7 @@ from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
 from scalefp.training.precision import computing_in
 from scalefp.training.schedule import learning_rate, step_generator
 from scalefp.training.state import ema_update
+from scalefp.training.step import draw_bits
 
 
 def beside(made: Tensor, originals: Tensor) -> Tensor:
@@ -45,8 +47,8 @@ def step(
         group["lr"] = rate * group["scale"]
     share = options.batch // world.size
     inputs = draw(adopted.inputs, share // keys_each, source).to(world.device)
-    bits = torch.randint(0, 2, (share, config.model.n_bits), generator=source).to(world.device)
-    chance = Chance.draw(share, source)
+    bits = draw_bits(config, share, source).to(world.device)
+    chance = Chance.draw(share, config.perturb, config.model.resolution, source)
     computing = partial(computing_in, precision, world.device)
 
     with computing():
@@ -63,7 +65,7 @@ def step(
         **consistency_terms(beside(made, originals)),
     }
     if decoded.located is not None:
-        terms["geometry"] = (decoded.located - decoded.frame).abs().mean()
+        terms["geometry"] = distance(decoded.located, decoded.frame).mean()
     weights = progress.weights(config)
     state.optimizer.zero_grad(set_to_none=True)
     total(terms, {name: weights[name] for name in terms}).backward()
