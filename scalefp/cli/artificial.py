@@ -13,7 +13,7 @@ from scalefp.cli.arguments import (
     seed,
     threads,
 )
-from scalefp.cli.hydra import add_overrides, run_hydra
+from scalefp.cli.hydra import add_dry_run, add_overrides, run_hydra
 from scalefp.cli.images import show_keys
 from scalefp.cli.instances import check_holder, chosen_key
 from scalefp.cli.output import OK, say, show
@@ -37,6 +37,7 @@ def add_artificial_commands(to: Any) -> None:
         "train a marker: what marks images, and reads the marks; results in runs/NAME",
         "scalefp artificial train name=first seed=1",
     )  # fmt: skip
+    add_dry_run(train)
     add_overrides(train)
     train.set_defaults(commands=to)
     add_embed(actions)

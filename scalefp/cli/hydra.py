@@ -24,6 +24,7 @@ def add_hydra_commands(to: Any) -> None:
         "  scalefp train --config-dir mine experiment=faces256    (mine/experiment/faces256.yaml)\n"
         "  scalefp train experiment=tiny --cfg job --package loss --resolve\n"
         "  scalefp train experiment=tiny --info defaults-tree\n"
+        "  scalefp train experiment=published run.device=cuda --dry-run\n"
         '  eval "$(scalefp train --shell-completion install=bash)"',
     )  # fmt: skip
     evaluate = add_command(
@@ -33,9 +34,17 @@ def add_hydra_commands(to: Any) -> None:
         "  scalefp evaluate --config-dir experiments/other-method method=spread_spectrum",
     )  # fmt: skip
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    add_dry_run(train)
     for parser in (train, evaluate):
         add_overrides(parser)
         parser.set_defaults(commands=to)
+
+
+def add_dry_run(parser: Parser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="three steps on made pictures: say memory, images/s and hours, and stop",
+    )  # fmt: skip
 
 
 def add_overrides(parser: Parser) -> None:
@@ -88,6 +97,14 @@ def applications() -> dict[str, Application]:
     }
 
 
+def kinds() -> dict[str, Any]:
+    """What makes a training, by command."""
+    from scalefp.artificial.train import MarkerTraining
+    from scalefp.training.generator import GeneratorTraining
+
+    return {"train": GeneratorTraining, "artificial train": MarkerTraining}
+
+
 def check_flags(args: argparse.Namespace) -> None:
     """Raise UserError for flags that do not go together."""
     if args.cfg is None and (args.package is not None or args.resolve):
@@ -97,6 +114,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError("--cfg, --info and --shell-completion each print and stop: give one")
     if args.info is not None and args.multirun:
         raise UserError("--info is for one job: leave -m out")
+    if getattr(args, "dry_run", False) and (args.multirun or any(looks)):
+        raise UserError("--dry-run is for one training, and alone: leave the other flags out")
 
 
 def run_hydra(args: argparse.Namespace, command: str, overrides: list[str]) -> int:
@@ -118,6 +137,10 @@ def run_hydra(args: argparse.Namespace, command: str, overrides: list[str]) -> i
         )  # fmt: skip
     if args.info is not None:
         return launch.show_info(app, overrides, what=args.info, config_dir=folder)
+    if getattr(args, "dry_run", False):
+        from scalefp.cli.rehearsal import show_rehearsal
+
+        return show_rehearsal(app, kinds()[command], overrides, folder)
     return launch.launch(app, overrides, multirun=args.multirun, config_dir=folder)
 
 
