@@ -54,11 +54,22 @@ def test_every_choice_of_every_group_composes_and_passes_its_checks(group, name)
     check_names(config.perturb)
 
 
+@pytest.mark.parametrize("name", choices("ablation"))
+def test_every_ablation_changes_what_it_says_and_passes_the_checks(name):
+    whole = flat_options(compose("+study=ablation", "+ablation=nothing"))
+    config = compose("+study=ablation", f"+ablation={name}")
+    config.check()
+    changed = {key for key, value in flat_options(config).items() if value != whole[key]}
+    assert bool(changed) == (name != "nothing")
+    assert len(changed) <= 2  # one thing, and what goes with it
+
+
 def test_every_group_in_the_tree_is_tested():
     groups = {path.parent.name for path in conf_dir().glob("*/*.yaml")}
     # measure/ belongs to `scalefp evaluate`: test_evaluate.py; marker/: artificial/test_config.py;
     # study/: studies/test_study.py.
-    assert groups - {"hydra"} == {*GROUPS, "experiment", "measure", "marker", "study"}
+    others = {"experiment", "ablation", "measure", "marker", "study"}
+    assert groups - {"hydra"} == {*GROUPS, *others}
 
 
 def test_the_published_experiment_has_the_published_weights_and_mapping():

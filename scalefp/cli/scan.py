@@ -93,13 +93,13 @@ def lines(result: dict[str, Any], out: Path) -> Iterator[str]:
     more = f" and {len(named) - MAX_NAMED} more holders" if len(named) > MAX_NAMED else ""
     whose = f": {', '.join(named[:MAX_NAMED])}{more}" if named else ""
     settings = result["settings"]
-    yield f"{result['attributed']:,} of {counted(result['images'], 'image')} attributed{whose}"
+    yield f"{result['attributed']} of {counted(result['images'], 'image')} attributed{whose}"
     yield (
         f"by chance alone at most {result['expected_false']:.2g} of them would be, on average "
         f"(fpr {settings['fpr']:g} an image, {counted(settings['issued'], 'key')} issued)"
     )
     if result["unreadable"]:
-        yield f"{result['unreadable']:,} could not be read"
+        yield f"{result['unreadable']} could not be read"
     if result["skipped"]:
         kinds = ", ".join(f"{ending} {times}" for ending, times in result["skipped"].items())
         files = counted(sum(result["skipped"].values()), "file")

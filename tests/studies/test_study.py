@@ -4,9 +4,12 @@ import csv
 import json
 import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from conftest import Run, assert_mistake
 from scalefp.config import conf_dir
@@ -124,6 +127,60 @@ def test_two_sweeps_into_one_folder_at_once_are_refused(
     with held(folder / LOCK, ""):
         assert_mistake(run(*command), "another sweep is at work in", "runs/lengths")
         assert os.listdir(folder) == [LOCK]
+
+
+def job(folder: Path, results: dict[str, Any] | None, *overrides: str) -> None:
+    """A job's folder as Hydra and the job leave it."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
+    options = {"seed": 0} | {k: yaml.safe_load(v) for k, v in (t.split("=") for t in overrides)}
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(options))
+    if results is not None:
+        (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_a_sweep_that_runs_is_watched_until_it_ends(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its table is printed anew when a job has ended, and not when nothing has."""
+    folder = Path("sweep")
+    done = {"figures": {"bit_accuracy": 0.75}, "version": "1"}
+    job(folder / "a", done, "x=1")
+    job(folder / "b", None, "x=2")
+    sweep = ExitStack()
+    sweep.enter_context(held(folder / LOCK, ""))
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            (folder / "b" / "results.json").write_text(json.dumps(done))
+        if len(looks) == 3:
+            sweep.close()
+
+    monkeypatch.setattr("scalefp.cli.report.time.sleep", sleep)
+    result = run("report", folder, "--watch", "7")
+    assert result.code == 0, result.err
+    assert looks == [7, 7, 7]
+    pages = result.out.split("# sweep\n")[1:]
+    assert [page.count("0.75") for page in pages] == [1, 2, 2]
+    assert ["Not finished: 1 job; it is at work." in page for page in pages] == [True, False, False]
+
+
+def test_evaluations_are_gathered_by_what_they_measured(run: Run) -> None:
+    for keys, accuracy in ((10, 0.9), (100, 0.8)):
+        results = {
+            "reading": [{"mean": accuracy}],
+            "hiding": {"same_latent_two_keys": {"psnr": 30.0, "ssim": 0.9}},
+            "features": None,
+        }
+        job(Path(f"evaluation/first/measure.keys={keys}"), results, f"measure.keys={keys}")
+    result = run("report", "evaluation", "--json")
+    assert result.code == 0, result.err
+    assert result.json["metrics"] == ["bit_accuracy", "psnr"]
+    means = [row["figures"]["bit_accuracy"]["mean"] for row in result.json["rows"]]
+    assert [row["setting"]["measure.keys"] for row in result.json["rows"]] == [10, 100]
+    assert means == [0.9, 0.8]
 
 
 def test_report_mistakes(run: Run, tmp_path: Path) -> None:
