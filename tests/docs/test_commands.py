@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scalefp.cli import main
 from scalefp.cli.door import parse
@@ -52,7 +53,7 @@ NOT_RUN = {
 # Commands whose exit code is not 0 -> their code. The test's pictures were marked by nobody.
 ENDS_WITH = {"scalefp attribute --model artificial-emoji": 1}
 HYDRA = ("scalefp train", "scalefp evaluate", "scalefp artificial train")
-LANGUAGES = {"sh", "python", "text", "json"}
+LANGUAGES = {"sh", "python", "text", "json", "yaml"}
 
 
 def commands(text: str) -> list[str]:
@@ -101,11 +102,14 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
-    for block in blocks(page, "python", "sh"):
+    for block in blocks(page, "python", "sh", "yaml"):
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 exec(compile(block.text, name_of(page), "exec"), names)
             assert block.output in (None, printed.getvalue())
+            continue
+        if block.language == "yaml":
+            assert isinstance(yaml.safe_load(block.text), dict)
             continue
         for command in commands(block.text):
             if command.startswith(tuple(NOT_RUN)):
