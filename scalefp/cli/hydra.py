@@ -10,7 +10,11 @@ from scalefp.cli.output import OK
 from scalefp.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scalefp.cli.launch import Application
+    from scalefp.training.distributed import World
+    from scalefp.training.loop import Training
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -97,7 +101,7 @@ def applications() -> dict[str, Application]:
     }
 
 
-def kinds() -> dict[str, Any]:
+def kinds() -> dict[str, Callable[[Any, World], Training]]:
     """What makes a training, by command."""
     from scalefp.artificial.train import MarkerTraining
     from scalefp.training.generator import GeneratorTraining

@@ -10,6 +10,8 @@ from scalefp.cli.launch import Application, opened, own_folder, task_options
 from scalefp.cli.mistakes import explained
 from scalefp.cli.output import OK, write
 from scalefp.cli.overrides import literal
+from scalefp.training.distributed import World
+from scalefp.training.loop import Training
 from scalefp.training.rehearsal import STEPS, Rehearsal, rehearse
 
 LONG = 72  # hours from which days are said
@@ -28,7 +30,10 @@ def lines(found: Rehearsal, config: Any) -> Iterator[str]:
 
 
 def show_rehearsal(
-    app: Application, kind: Callable[..., Any], overrides: Sequence[str], config_dir: str | None
+    app: Application,
+    kind: Callable[[Any, World], Training],
+    overrides: Sequence[str],
+    config_dir: str | None,
 ) -> int:
     """Build the training of some options, do its first steps on made pictures and say what it took.
 

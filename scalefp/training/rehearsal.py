@@ -1,5 +1,6 @@
 """A few steps of a training on made pictures: does it fit, and how long would all of it take?"""
 
+import copy
 import resource
 import sys
 import tempfile
@@ -14,7 +15,6 @@ import torch
 from PIL import Image
 
 from scalefp import perturb
-from scalefp.data.dataset import ImageSet
 from scalefp.data.images import save_png
 from scalefp.training.distributed import World, pick_device
 from scalefp.training.loop import Training
@@ -45,14 +45,12 @@ class Rehearsal:
     parameters: dict[str, int]
 
 
-def made_pictures(resolution: int) -> ImageSet:
-    """Pictures of noise: what they show does not matter here."""
+def make_pictures(folder: Path, resolution: int) -> None:
+    """Write pictures of noise: what they show does not matter here."""
     draw = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(PICTURES):
-            pixels = draw.integers(0, 256, (resolution, resolution, 3), np.uint8)
-            save_png(Path(folder, f"{number}.png"), Image.fromarray(pixels))
-        return ImageSet(folder, resolution, progress=False)
+    for number in range(PICTURES):
+        pixels = draw.integers(0, 256, (resolution, resolution, 3), np.uint8)
+        save_png(folder / f"{number}.png", Image.fromarray(pixels))
 
 
 def _peak_memory(device: torch.device) -> int:
@@ -62,7 +60,7 @@ def _peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak << 10  # Linux counts KiB
 
 
-def rehearse(kind: Callable[[C, ImageSet, World], Training], config: C) -> Rehearsal:
+def rehearse(kind: Callable[[C, World], Training], config: C) -> Rehearsal:
     """Build a training and do its first steps; nothing is read and nothing is kept.
 
     Args:
@@ -72,12 +70,14 @@ def rehearse(kind: Callable[[C, ImageSet, World], Training], config: C) -> Rehea
     Raises:
         UserError: options that cannot work, or too little memory.
     """
-    options: Any = config
+    options: Any = copy.deepcopy(config)
     options.check()
     perturb.check_names(options.perturb)
     device = pick_device(options.run)
-    with named_memory_errors(options):
-        training = kind(config, made_pictures(options.model.resolution), World(0, 1, device))
+    with named_memory_errors(options), tempfile.TemporaryDirectory() as folder:
+        make_pictures(Path(folder), options.model.resolution)
+        options.data.source = folder
+        training = kind(options, World(0, 1, device))
         precision = pick_precision(options.run, device, None)
         seconds = []
         for _ in range(STEPS):
