@@ -185,6 +185,9 @@ class ScheduleConfig:
     # dB between them in the end; None = the consistency weight stays as it is in `loss`.
     hide_psnr: float | None = within(29.0, 1, 100)
     ramp_images: int = images(100_000)  # from reading_psnr to hide_psnr
+    # Steps from one look at how well keys are read and hidden to the next; a GPU does not wait in
+    # between.
+    look_steps: int = within(10, 1, 10_000)
     decay_images: int = images(50_000)  # the learning rate falls to 0 over the last images
 
 

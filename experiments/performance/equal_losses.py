@@ -34,7 +34,7 @@ from scalefp.training.compose import compose_training
 from scalefp.training.distributed import World
 from scalefp.training.precision import pick_precision
 from scalefp.training.state import TrainingState
-from scalefp.training.step import step
+from scalefp.training.step import Step
 
 WINDOW = 20  # steps that a point of a curve is the mean of
 PICTURES = 256  # generated and real, for the feature distance
@@ -107,9 +107,10 @@ def run(config: TrainConfig, data: ImageSet, precision: torch.dtype, real: np.nd
     batch, total = config.optimizer.batch, config.schedule.total_images
     curves: dict[str, list[tuple[int, float]]] = {name: [] for name in TITLES}
     recent: list[dict[str, float]] = []
+    step = Step(config, state, data, world, precision)
     for images in tqdm(range(0, total, batch), unit="step", leave=False):
         state.progress.images = images
-        recent.append(step(config, state, data, world, precision))
+        recent.append(world.average_terms(step()))
         seen = images + batch
         if len(recent) == WINDOW:
             for name, parts in TERMS.items():

@@ -79,7 +79,7 @@ def terms(
     """
     residual = marked - images
     result = {
-        "bits": key_bits(logits, bits, bits.shape[1]),
+        "bits": key_bits(logits, bits),
         "pixels": F.mse_loss(marked, images),
         "visibility": visibility(residual, images),
     }

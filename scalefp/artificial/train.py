@@ -15,6 +15,7 @@ from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_uint8
 from scalefp.metrics import psnr_of
 from scalefp.training.distributed import World
+from scalefp.training.feed import Feed
 from scalefp.training.loop import images_of, run
 
 GAIN = 10  # of the residual in pictures of it
@@ -39,9 +40,11 @@ class MarkerTraining:
         self.config, self.world = config, world
         self.data = images_of(config, world)
         self.state = MarkState.build(config, self.data, world.device)
+        batch = config.optimizer.batch
+        self.feed = Feed(self.data, config.data, world, seed=config.seed, batch=batch)
 
-    def step(self, precision: torch.dtype) -> dict[str, float]:
-        return step(self.config, self.state, self.data, self.world, precision)
+    def step(self, precision: torch.dtype) -> dict[str, Tensor]:
+        return step(self.config, self.state, self.feed, self.world, precision)
 
     def figures(self, means: dict[str, float]) -> dict[str, float]:
         ramp = self.state.progress.ramp(self.config)

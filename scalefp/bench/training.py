@@ -21,7 +21,7 @@ from scalefp.training import losses
 from scalefp.training.distributed import World
 from scalefp.training.precision import pick_precision
 from scalefp.training.state import TrainingState
-from scalefp.training.step import step
+from scalefp.training.step import Step
 
 R1_INTERVAL = 16  # steps; both sides regularize as lazily
 BATCH = {32: 16, 64: 16, 128: 8}
@@ -49,9 +49,9 @@ class Ours:
     """A training's own step, again and again at the same place; ``number`` 0 has R1 in it."""
 
     def __init__(self, config: TrainConfig, data: ImageSet, precision: torch.dtype) -> None:
-        self.config, self.data, self.precision = config, data, precision
-        self.world = World(0, 1, torch.device("cpu"))
-        self.state = TrainingState.build(config, self.world.device)
+        self.config, world = config, World(0, 1, torch.device("cpu"))
+        self.state = TrainingState.build(config, world.device)
+        self._step = Step(config, self.state, data, world, precision)
         self.networks = {
             "generator": self.state.generator,
             "discriminator": self.state.discriminator,
@@ -60,7 +60,7 @@ class Ours:
 
     def step(self, number: int = 1) -> None:
         self.state.progress.images = number * self.config.optimizer.batch
-        step(self.config, self.state, self.data, self.world, self.precision)
+        self._step()
 
 
 class Textbook:
@@ -119,7 +119,7 @@ class Textbook:
         (
             F.softplus(-self.discriminator(fake)).mean()
             + F.mse_loss(latents, z)
-            + 30 * losses.key_bits(logits, bits, bits.shape[1])
+            + 30 * losses.key_bits(logits, bits)
             + 30 * F.mse_loss(fake[0::2], fake[1::2])
         ).backward()
         self.reader_optimizer.step()

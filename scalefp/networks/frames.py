@@ -70,5 +70,8 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
     The corners are taken at 0.7 of the way from the centre: the error there is about that of the
     whole picture.
     """
-    corners = a.new_tensor([[-0.7, 0.7, -0.7, 0.7], [-0.7, -0.7, 0.7, 0.7], [1, 1, 1, 1]])
-    return ((a - b) @ corners).square().sum(dim=1).add(1e-6).sqrt().mean(dim=1)
+    along_x, along_y, shift = (a - b).unbind(dim=2)  # each [b, 2]
+    corners = torch.stack(
+        [shift + 0.7 * (sx * along_x + sy * along_y) for sx in (-1, 1) for sy in (-1, 1)]
+    )
+    return corners.square().sum(dim=2).add(1e-6).sqrt().mean(dim=0)

@@ -64,10 +64,10 @@ class KeyEmbedding(nn.Module):
             layers = [Linear(config.n_bits, config.embedding_width, bias=False)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, bits: Tensor, n_active: int | None = None) -> Tensor:
+    def forward(self, bits: Tensor, active: Tensor | None = None) -> Tensor:
         signs = bits.to(torch.float32) * 2 - 1
-        if n_active is not None and n_active < signs.shape[1]:
-            signs = torch.cat([signs[:, :n_active], torch.zeros_like(signs[:, n_active:])], dim=1)
+        if active is not None:
+            signs = signs * active
         embedding: Tensor = self.layers(signs)
         return embedding
 
@@ -116,7 +116,8 @@ class Generator(nn.Module):
     Args of ``forward``:
         z: latents [b, dz], standard normal.
         bits: key bits [b, n] in {0, 1}.
-        n_active: bits switched on by the training curriculum (all when None).
+        active: 1 for each bit that the training curriculum has switched on, else 0 [n] (all when
+            None).
 
     Attributes:
         recompute_from: blocks of this resolution and up keep no activations for the backward pass,
@@ -134,8 +135,8 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(GeneratorBlock(config, r) for r in block_resolutions(config))
         self.recompute_from: int | None = None
 
-    def forward(self, z: Tensor, bits: Tensor, n_active: int | None = None) -> Tensor:
-        return self.synthesize(z, self.embedding(bits, n_active))
+    def forward(self, z: Tensor, bits: Tensor, active: Tensor | None = None) -> Tensor:
+        return self.synthesize(z, self.embedding(bits, active))
 
     @torch.no_grad()
     def strengthen_key_(self, factor: float) -> None:

@@ -14,10 +14,10 @@ from scalefp.networks.frames import distance
 from scalefp.pretrained.adopted import Adopted, draw
 from scalefp.pretrained.state import AdoptedState
 from scalefp.training.distributed import World
-from scalefp.training.losses import consistency_terms, difference, key_bits, total
+from scalefp.training.losses import consistency_terms, difference, key_bits, over_active, total
 from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
 from scalefp.training.precision import computing_in
-from scalefp.training.schedule import learning_rate, step_generator
+from scalefp.training.schedule import Scheduled, learning_rate, step_generator
 from scalefp.training.state import ema_update
 from scalefp.training.step import draw_bits
 
@@ -33,11 +33,11 @@ def step(
     state: AdoptedState,
     world: World,
     precision: torch.dtype,
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """One step on ``optimizer.batch`` images, each with a key of its own; moves the curriculum on.
 
     Returns:
-        The unweighted loss terms and how keys are read, averaged over the processes.
+        The unweighted loss terms and how keys are read, of this process.
     """
     progress, options, keys_each = state.progress, config.optimizer, config.modulation.keys_each
     source = step_generator(config.seed, world.rank, progress.images)
@@ -48,7 +48,12 @@ def step(
     share = options.batch // world.size
     inputs = draw(adopted.inputs, share // keys_each, source).to(world.device)
     bits = draw_bits(config, share, source).to(world.device)
-    chance = Chance.draw(share, config.perturb, config.model.resolution, source)
+    scheduled = Scheduled(config.model.n_bits, world.device)
+    scheduled.set(progress, config)
+    # Inputs may come from anywhere and are drawn on the host, perturbations where they are made.
+    seed = int(torch.randint(2**62, (), generator=source))
+    there = torch.Generator(world.device).manual_seed(seed)
+    chance = Chance.draw(share, config.perturb, config.model.resolution, there)
     computing = partial(computing_in, precision, world.device)
 
     with computing():
@@ -61,12 +66,12 @@ def step(
         state.decoder, made, probabilities, progress.ramp(config), chance, computing
     )
     terms = {
-        "bits": key_bits(decoded.logits, bits, progress.n_active),
+        "bits": key_bits(decoded.logits, bits, scheduled.active),
         **consistency_terms(beside(made, originals)),
     }
     if decoded.located is not None:
         terms["geometry"] = distance(decoded.located, decoded.frame).mean()
-    weights = progress.weights(config)
+    weights = scheduled.weights(config)
     state.optimizer.zero_grad(set_to_none=True)
     total(terms, {name: weights[name] for name in terms}).backward()
     world.average_gradients(state.parent.keyed)
@@ -76,10 +81,11 @@ def step(
         ema_update(average, network, options, progress.images + options.batch)
 
     correct = (decoded.logits > 0) == (bits > 0)
-    terms |= {"active_bit_accuracy": correct[:, : progress.n_active].float().mean()}
-    values = world.average_terms(terms | reading_figures(decoded.logits, bits))
+    terms |= {"active_bit_accuracy": over_active(correct, scheduled.active)}
+    terms |= reading_figures(decoded.logits, bits)
+    values = world.average_terms(terms)
     progress.note_reading(values)
     progress.advance(
         values["active_bit_accuracy"], difference(values, config.loss.visibility), config
     )
-    return values
+    return terms

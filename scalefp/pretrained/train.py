@@ -45,7 +45,7 @@ class AdoptedTraining:
         self.adopted = adopt(config)
         self.state = AdoptedState.build(config, self.adopted, world.device)
 
-    def step(self, precision: torch.dtype) -> dict[str, float]:
+    def step(self, precision: torch.dtype) -> dict[str, Tensor]:
         return step(self.config, self.adopted, self.state, self.world, precision)
 
     def figures(self, means: dict[str, float]) -> dict[str, float]:

@@ -68,9 +68,10 @@ class World:
 
     def any(self, flags: Iterable[bool]) -> list[bool]:
         """For each flag whether any process raised it."""
+        if self.size == 1:
+            return list(flags)
         values = torch.tensor([float(flag) for flag in flags], device=self.device)
-        if self.size > 1:
-            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return [bool(value) for value in values.tolist()]
 
     def barrier(self) -> None:

@@ -14,7 +14,7 @@ from scalefp.release.model import save_release
 from scalefp.training.distributed import World
 from scalefp.training.loop import images_of, run
 from scalefp.training.state import TrainingState
-from scalefp.training.step import step
+from scalefp.training.step import Step
 
 
 @torch.inference_mode()
@@ -40,14 +40,17 @@ class GeneratorTraining:
     def __init__(self, config: TrainConfig, world: World) -> None:
         self.config, self.world = config, world
         self.data = images_of(config, world)
+        self._step: Step | None = None
         self.state = TrainingState.build(config, world.device)
         if config.run.compile:
             # Not the discriminator: compiled networks have no second derivatives, which R1 needs.
             for network in (self.state.generator, self.state.decoder):
                 network.compile()
 
-    def step(self, precision: torch.dtype) -> dict[str, float]:
-        return step(self.config, self.state, self.data, self.world, precision)
+    def step(self, precision: torch.dtype) -> dict[str, Tensor]:
+        if self._step is None:  # the state is what it was restored to by now
+            self._step = Step(self.config, self.state, self.data, self.world, precision)
+        return self._step()
 
     def figures(self, means: dict[str, float]) -> dict[str, float]:
         progress = self.state.progress

@@ -14,6 +14,8 @@ from torch import Tensor
 from scalefp.data.images import grid, save_png
 from scalefp.errors import UserError
 from scalefp.files import atomic_path
+from scalefp.training.distributed import World
+from scalefp.training.means import Means
 
 REACHED = ("evidence", "bit_accuracy", "psnr")  # figures that order runs as their user would
 
@@ -71,6 +73,7 @@ class TrainingLog:
             writes: False in a process whose files another one writes; it only adds up.
         """
         self.figures: dict[str, float] = {}
+        self._reached = images
         self._writes, self._run_dir, self._events = writes, run_dir, None
         if writes:
             self.figures = trim_log(run_dir / "log.jsonl", images)
@@ -78,18 +81,23 @@ class TrainingLog:
         self._begin_line()
 
     def _begin_line(self) -> None:
-        self._terms: dict[str, list[float]] = {}  # of each step since the last line
+        self._terms = Means()
         self._images, self._since = 0, time.monotonic()
 
-    def add(self, terms: dict[str, float], images: int) -> None:
-        """Account for one step on so many images."""
-        for name, value in terms.items():
-            self._terms.setdefault(name, []).append(value)
+    def add(self, terms: Mapping[str, Tensor], images: int) -> None:
+        """Account for one step on so many images; nothing waits for the device."""
+        self._terms.add(terms)
         self._images += images
 
-    def means(self) -> dict[str, float]:
-        """Mean of each term over the steps since the last line that had it."""
-        return {name: sum(values) / len(values) for name, values in self._terms.items()}
+    def means(self, world: World) -> dict[str, float]:
+        """Mean of each term over the steps since the last line that had it, and over processes.
+
+        Raises:
+            UserError: one is not finite.
+        """
+        means = self._terms.read(world)
+        check_finite(means, self._reached + self._images)
+        return means
 
     def images_per_second(self) -> float:
         """Speed since the last line."""
@@ -97,7 +105,7 @@ class TrainingLog:
 
     def write(self, figures: dict[str, float]) -> None:
         """Write a line, in which ``images`` says where the training stands; the next begins."""
-        self.figures = figures
+        self.figures, self._reached = figures, int(figures["images"])
         self._begin_line()
         if self._writes:
             with (self._run_dir / "log.jsonl").open("a") as file:

@@ -21,7 +21,7 @@ from scalefp.errors import UserError
 from scalefp.release.container import kind_of, load_tensors
 from scalefp.release.networks import holds_networks
 from scalefp.training.distributed import World, is_main, join, pick_device, world_size
-from scalefp.training.log import TrainingLog, check_finite
+from scalefp.training.log import TrainingLog
 from scalefp.training.precision import pick_precision, precision_name
 from scalefp.training.run import (
     caught_signals,
@@ -47,8 +47,9 @@ class Training(Protocol):
     def state(self) -> State:
         """Networks, optimizers and progress."""
 
-    def step(self, precision: torch.dtype) -> dict[str, float]:
-        """Train on one batch; the unweighted loss terms and other figures, of all processes."""
+    def step(self, precision: torch.dtype) -> dict[str, Tensor]:
+        """Train on one batch; the unweighted loss terms and other figures of this process, as
+        scalars that may be about to be computed. They hold until the next step."""
 
     def figures(self, means: dict[str, float]) -> dict[str, float]:
         """What a line of the log holds, from the means of the figures since the last line."""
@@ -199,7 +200,6 @@ def loop(training: Training, run_dir: Path, precision: torch.dtype) -> dict[str,
         saved_at = time.monotonic()
         while progress.images < total:
             terms = training.step(precision)
-            check_finite(terms, progress.images)
             log.add(terms, batch)
             progress.images += batch
             bar.update(batch)
@@ -207,7 +207,7 @@ def loop(training: Training, run_dir: Path, precision: torch.dtype) -> dict[str,
 
             # Log.
             if (progress.images // batch) % config.run.log_steps == 0 or finished:
-                figures = training.figures(log.means())
+                figures = training.figures(log.means(world))
                 bar.set_postfix_str(training.status(figures))
                 speed = {"images_per_second": log.images_per_second()}
                 log.write({"images": progress.images, **figures, **speed})
@@ -225,6 +225,8 @@ def loop(training: Training, run_dir: Path, precision: torch.dtype) -> dict[str,
             due = time.monotonic() - saved_at > 60 * config.run.checkpoint_minutes
             stopping, due = world.any([bool(signals), due and world.is_main])
             if stopping or due or finished:
+                log.means(world)  # which are finite, or nothing is saved
+                progress.unread.share(world)
                 if world.is_main:
                     save(training, run_dir)
                 world.barrier()

@@ -1,6 +1,6 @@
 """The named loss terms. Pure functions of tensors; nothing here calls backward.
 
-b images, n key bits (n_active of them switched on), dz latent width. Images come in pairs: rows
+b images, n key bits, dz latent width. Images come in pairs: rows
 2i and 2i + 1 share a latent and differ in their keys.
 """
 
@@ -87,10 +87,22 @@ def difference(terms: Mapping[str, float], visibility: float) -> float:
     return (1 - visibility) * terms["consistency"] + visibility * terms["visible"]
 
 
-def key_bits(logits: Tensor, bits: Tensor, n_active: int) -> Tensor:
-    """Binary cross-entropy of the active bits; logits [b, n], bits [b, n] in {0, 1}."""
-    return F.binary_cross_entropy_with_logits(
-        logits[:, :n_active].float(), bits[:, :n_active].float()
+def over_active(values: Tensor, active: Tensor | None) -> Tensor:
+    """Mean of values [b, n] over the bits whose ``active`` [n] is 1, not 0; None = over all."""
+    if active is None:
+        return values.float().mean()
+    counted = torch.where(active > 0, values.float().mean(dim=0), 0.0)
+    return counted.sum() / active.sum().clamp_min(1)
+
+
+def key_bits(logits: Tensor, bits: Tensor, active: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of the active bits; logits [b, n], bits [b, n] in {0, 1}.
+
+    Args:
+        active: see :func:`over_active`.
+    """
+    return over_active(
+        F.binary_cross_entropy_with_logits(logits.float(), bits.float(), reduction="none"), active
     )
 
 
@@ -99,7 +111,7 @@ def generator_terms(
     fake_logits: Tensor,
     key_logits: Tensor,
     bits: Tensor,
-    n_active: int,
+    active: Tensor | None = None,
     recovered: Tensor,
     z: Tensor,
     images: Tensor,
@@ -112,7 +124,7 @@ def generator_terms(
         fake_logits: discriminator on the images [b].
         key_logits: decoder's logits [b, n].
         bits: the keys' bits [b, n].
-        n_active: number of leading bits that count.
+        active: 1 for each bit that counts, else 0 [n]; None = all count.
         recovered: decoder's latent [b, dz].
         z: the latents [b, dz].
         images: generated images in pairs [b, 3, H, W].
@@ -122,7 +134,7 @@ def generator_terms(
     terms = {
         "adversarial": adversarial(fake_logits),
         "latent": F.mse_loss(recovered.float(), z.float()),
-        "bits": key_bits(key_logits, bits, n_active),
+        "bits": key_bits(key_logits, bits, active),
         **consistency_terms(images),
     }
     if frame is not None and located is not None:
@@ -146,7 +158,11 @@ def path_lengths(images: Tensor, embedding: Tensor, noise: Tensor) -> Tensor:
     return gradient.square().sum(dim=1).sqrt()
 
 
-def total(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """Weighted sum of the terms named in ``weights``; a weight of 0 leaves its term out."""
-    used = [weight * terms[name] for name, weight in weights.items() if weight]
+def total(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
+    """Weighted sum of the terms named in ``weights``; a number 0 leaves its term out."""
+    used = [
+        weight * terms[name]
+        for name, weight in weights.items()
+        if isinstance(weight, Tensor) or weight
+    ]
     return torch.stack(used).sum()

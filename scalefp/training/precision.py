@@ -24,7 +24,8 @@ def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContex
     """Within this, networks compute in that precision; their weights stay float32."""
     if precision == torch.float32:
         return nullcontext()
-    return torch.autocast(device.type, precision)
+    # Weights in that precision are not kept from one use to the next where a step is captured.
+    return torch.autocast(device.type, precision, cache_enabled=device.type != "cuda")
 
 
 def probe(precision: torch.dtype, device: torch.device) -> float:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from scalefp import perturb
 from scalefp.data.images import save_png
+from scalefp.training.capture import WARM_UP
 from scalefp.training.distributed import World, pick_device
 from scalefp.training.loop import Training
 from scalefp.training.precision import pick_precision, precision_name
@@ -80,7 +81,8 @@ def rehearse(kind: Callable[[C, World], Training], config: C) -> Rehearsal:
         training = kind(options, World(0, 1, device))
         precision = pick_precision(options.run, device, None)
         seconds = []
-        for _ in range(STEPS):
+        # On a GPU a step is captured after some others.
+        for _ in range(STEPS if device.type == "cpu" else STEPS + 1 + WARM_UP):
             begun = time.perf_counter()
             training.step(precision)
             if device.type == "cuda":

@@ -10,14 +10,21 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scalefp.config import OptimizerConfig, TrainConfig
 from scalefp.metrics import psnr_of
+from scalefp.training.means import Means
 
 SMOOTHING = 0.05  # weight of the newest step in the running means
 # Share of the excess of the consistency term, in powers of ten, by which its weight moves in a
 # step. Slower than the running mean, or the weight would swing.
 ADAPTATION = 0.03
+
+
+def smoothing(steps: int, each: float = SMOOTHING) -> float:
+    """Weight in a running mean of the mean over so many steps."""
+    return each if steps == 1 else 1 - (1 - each) ** steps
 
 
 @dataclasses.dataclass
@@ -30,11 +37,17 @@ class Standing:
     # bits of evidence that one image carries.
     bit_accuracy: float = 0.5
     evidence: float = 0.0
+    unread: Means = dataclasses.field(default_factory=Means)  # of the steps since the last look
 
-    def note_reading(self, figures: Mapping[str, float]) -> None:
-        """Account for how the images of a step were read."""
-        self.bit_accuracy += SMOOTHING * (figures["bit_accuracy"] - self.bit_accuracy)
-        self.evidence += SMOOTHING * (figures["evidence"] - self.evidence)
+    def __post_init__(self) -> None:
+        if isinstance(self.unread, dict):  # as it comes back from a file
+            self.unread = Means(**self.unread)
+
+    def note_reading(self, figures: Mapping[str, float], steps: int = 1) -> None:
+        """Account for how the images of some steps were read, on the average."""
+        share = smoothing(steps)
+        self.bit_accuracy += share * (figures["bit_accuracy"] - self.bit_accuracy)
+        self.evidence += share * (figures["evidence"] - self.evidence)
 
 
 @dataclasses.dataclass
@@ -77,19 +90,21 @@ class Progress(Standing):
         rise = schedule.hide_psnr - schedule.reading_psnr
         return schedule.reading_psnr + self.ramp(config) * rise
 
-    def advance(self, accuracy: float, difference: float, config: TrainConfig) -> None:
-        """Account for one step.
+    def advance(
+        self, accuracy: float, difference: float, config: TrainConfig, steps: int = 1
+    ) -> None:
+        """Account for some steps.
 
         Args:
-            accuracy: of the active bits.
+            accuracy: of the active bits, on the average.
             difference: between two keys, see :func:`scalefp.training.losses.difference`.
         """
         schedule, target = config.schedule, self.target_psnr(config)
-        self.accuracy += SMOOTHING * (accuracy - self.accuracy)
-        self.difference += SMOOTHING * (difference - self.difference)
+        self.accuracy += smoothing(steps) * (accuracy - self.accuracy)
+        self.difference += smoothing(steps) * (difference - self.difference)
         if target is not None:
             excess = (target - psnr_of(self.difference)) / 10  # powers of ten
-            self.consistency_weight *= 10 ** (ADAPTATION * max(-1.0, min(1.0, excess)))
+            self.consistency_weight *= 10 ** (steps * ADAPTATION * max(-1.0, min(1.0, excess)))
             self.consistency_weight = max(1.0, self.consistency_weight)
         if self.accuracy >= schedule.curriculum_accuracy and not self.readable:
             if self.n_active == config.model.n_bits:
@@ -99,26 +114,58 @@ class Progress(Standing):
                 self.n_active = min(config.model.n_bits, self.n_active + more)
                 self.accuracy = 0.5
 
-    def weights(self, config: TrainConfig) -> dict[str, float]:
+
+def step_seed(seed: int, rank: int, images: int) -> int:
+    """The seed of all randomness of one step of one process."""
+    state = np.random.SeedSequence([seed, rank, images]).generate_state(1, np.uint64)[0]
+    return int(state >> 1)
+
+
+def step_generator(
+    seed: int, rank: int, images: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """The source of all randomness of one step of one process."""
+    return torch.Generator(device).manual_seed(step_seed(seed, rank, images))
+
+
+class Scheduled:
+    """What the schedule says of a step, in one tensor that stays where it is.
+
+    Attributes:
+        ramp: how far the second phase is, [].
+        consistency: weight of the consistency terms, [].
+        path_mean: running mean of the path lengths, [].
+        active: 1 for each key bit that is switched on, else 0, [n].
+    """
+
+    def __init__(self, n_bits: int, device: torch.device) -> None:
+        self._values = torch.zeros(3 + n_bits, device=device)
+        self.ramp, self.consistency, self.path_mean = self._values[:3].unbind()
+        self.active = self._values[3:]
+
+    def set(self, progress: Progress, config: TrainConfig) -> None:
+        """As it is now; nothing waits for the device."""
+        values = torch.zeros(self._values.shape)
+        values[0], values[1] = progress.ramp(config), progress.consistency_weight
+        values[2] = progress.path_mean
+        values[3 : 3 + progress.n_active] = 1
+        self._values.copy_(values, non_blocking=True)
+
+    def weights(self, config: TrainConfig) -> dict[str, float | Tensor]:
         """Weights of the generator's loss terms."""
+        loss = config.loss
         if not config.fingerprint:
-            return {"adversarial": config.loss.adversarial}
-        weights = {
-            "adversarial": config.loss.adversarial,
-            "latent": config.loss.latent,
-            "bits": config.loss.bits,
-            "consistency": self.consistency_weight * (1 - config.loss.visibility),
-            "visible": self.consistency_weight * config.loss.visibility,
+            return {"adversarial": loss.adversarial}
+        weights: dict[str, float | Tensor] = {
+            "adversarial": loss.adversarial,
+            "latent": loss.latent,
+            "bits": loss.bits,
+            "consistency": self.consistency * (1 - loss.visibility),
+            "visible": self.consistency * loss.visibility,
         }
         if config.model.decoder_localizer:
-            weights["geometry"] = config.loss.geometry
+            weights["geometry"] = loss.geometry
         return weights
-
-
-def step_generator(seed: int, rank: int, images: int) -> torch.Generator:
-    """The source of all randomness of one step of one process."""
-    state = np.random.SeedSequence([seed, rank, images]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> 1))
 
 
 def learning_rate(options: OptimizerConfig, left: int, decay_images: int) -> float:

@@ -108,7 +108,18 @@ def set_learning_rate(rate: float, *optimizers: torch.optim.Optimizer) -> None:
     """The rate of all parameters from now on."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+
+def make_capturable(device: torch.device, *optimizers: torch.optim.Optimizer) -> None:
+    """Keep on the device what the steps of optimizers read, so that they can be captured."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.as_tensor(float(group["lr"]), device=device)
+            group["capturable"] = True
 
 
 @torch.no_grad()

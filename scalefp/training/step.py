@@ -7,6 +7,7 @@ if it had not been.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,31 +16,48 @@ from scalefp.config import TrainConfig
 from scalefp.data.dataset import ImageSet
 from scalefp.training import losses
 from scalefp.training.augment import Augmentation
+from scalefp.training.capture import Captured, Terms
 from scalefp.training.distributed import World
-from scalefp.training.feed import real_images
+from scalefp.training.feed import Feed
 from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
-from scalefp.training.precision import Computing, computing_in
-from scalefp.training.schedule import learning_rate, step_generator
-from scalefp.training.state import TrainingState, ema_update, set_learning_rate
+from scalefp.training.precision import computing_in
+from scalefp.training.schedule import (
+    Progress,
+    Scheduled,
+    learning_rate,
+    smoothing,
+    step_seed,
+)
+from scalefp.training.state import (
+    TrainingState,
+    ema_update,
+    make_capturable,
+    set_learning_rate,
+)
 from scalefp.training.tampered import KEYS, disturbed_images
 
-Terms = dict[str, Tensor]  # name -> scalar, unweighted
+# What the schedule goes by.
+LOOKED_AT = (
+    "active_bit_accuracy", "bit_accuracy", "evidence", "consistency", "visible", "path_mean",
+)  # fmt: skip
+PATH_SMOOTHING = 0.01  # weight of the newest step in the running mean of path lengths
 
 
 @lru_cache(maxsize=1)
-def training_keys(count: int, n_bits: int, seed: int) -> Tensor:
+def training_keys(count: int, n_bits: int, seed: int, device: torch.device) -> Tensor:
     """The keys of a training that knows only so many: uint8 [count, n]."""
     source = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, (count, n_bits), generator=source, dtype=torch.uint8)
+    keys = torch.randint(0, 2, (count, n_bits), generator=source, dtype=torch.uint8)
+    return keys.to(device)
 
 
 def draw_bits(config: TrainConfig, count: int, source: torch.Generator) -> Tensor:
-    """The bits of a key for each of ``count`` images: int64 [count, n]."""
-    n_bits = config.model.n_bits
+    """The bits of a key for each of ``count`` images: int64 [count, n], where ``source`` is."""
+    n_bits, device = config.model.n_bits, source.device
     if config.training_keys is None:
-        return torch.randint(0, 2, (count, n_bits), generator=source)
-    known = training_keys(config.training_keys, n_bits, config.seed)
-    return known[torch.randint(0, len(known), (count,), generator=source)].long()
+        return torch.randint(0, 2, (count, n_bits), generator=source, device=device)
+    known = training_keys(config.training_keys, n_bits, config.seed, device)
+    return known[torch.randint(0, len(known), (count,), generator=source, device=device)].long()
 
 
 @dataclass(frozen=True)
@@ -57,18 +75,12 @@ class Batch:
     changes: tuple[Augmentation, Augmentation] | None = None
 
     @classmethod
-    def draw(
-        cls, config: TrainConfig, data: ImageSet, seen: int, world: World, source: torch.Generator
-    ) -> "Batch":
-        """The share of one process in the batch that comes after ``seen`` images."""
-        batch = config.optimizer.batch
-        real = real_images(
-            data, config.data, world, source, seed=config.seed, seen=seen, batch=batch
-        )
-        share = len(real)
+    def draw(cls, config: TrainConfig, real: Tensor, source: torch.Generator) -> "Batch":
+        """What goes with the images [b, 3, R, R] of one process, drawn on their device."""
+        share, device = len(real), source.device
         keys_each = 2 if config.fingerprint else 1
-        z = torch.randn(share // keys_each, config.model.latent_dim, generator=source)
-        z = z.repeat_interleave(keys_each, dim=0)
+        shape = (share // keys_each, config.model.latent_dim)
+        z = torch.randn(shape, generator=source, device=device)
         bits = draw_bits(config, share, source)
         chance = Chance.draw(share, config.perturb, config.model.resolution, source)
         changes = None
@@ -78,7 +90,7 @@ class Batch:
                 for _ in range(2)
             )
             changes = of_real, of_fake
-        return cls(real, z.to(world.device), bits.to(world.device), chance, changes)
+        return cls(real, z.repeat_interleave(keys_each, dim=0), bits, chance, changes)
 
     def of(self, rows: Tensor | slice) -> "Batch":
         """Some of its images."""
@@ -96,7 +108,7 @@ class Batch:
         return fake if self.changes is None else self.changes[1](fake)
 
 
-def split(count: int, parts: int) -> list[Tensor | slice]:
+def split(count: int, parts: int, device: torch.device | str = "cpu") -> list[Tensor | slice]:
     """Rows of the parts of a batch of ``count``, as many in each.
 
     Every part takes the same share of each quarter of the batch, and neighbours stay together:
@@ -105,228 +117,248 @@ def split(count: int, parts: int) -> list[Tensor | slice]:
     """
     if parts == 1:
         return [slice(None)]
-    quarters = torch.arange(count).view(4, parts, -1)
+    quarters = torch.arange(count, device=device).view(4, parts, -1)
     return [quarters[:, part].flatten() for part in range(parts)]
 
 
 def mean_terms(parts: Sequence[Terms]) -> Terms:
     """Mean of each term over the parts of a batch."""
     return {
-        name: sum((part[name].detach().float() / len(parts) for part in parts), torch.zeros(()))
+        name: torch.stack([part[name].detach().float() for part in parts]).mean()
         for name in parts[0]
     }
 
 
-def generate(state: TrainingState, part: Batch, computing: Computing) -> Tensor:
-    """The images [b, 3, R, R] of a part's latents and keys."""
-    with computing():
-        images: Tensor = state.generator(part.z, part.bits, state.progress.n_active)
-    return images
+class Due(NamedTuple):
+    """What a step consists of beside what every step does."""
+
+    r1: bool
+    path_length: bool
+    weight_noise: bool
+    perturbed: bool  # whether images meet perturbations; not before all bits are readable
+
+    @classmethod
+    def at(cls, config: TrainConfig, progress: Progress) -> "Due":
+        """In the step after so many images."""
+        loss, number = config.loss, progress.images // config.optimizer.batch
+        readable = config.fingerprint and progress.readable
+        return cls(
+            r1=loss.r1 > 0 and number % loss.r1_interval == 0,
+            path_length=loss.path_length > 0 and number % loss.path_length_interval == 0,
+            weight_noise=(
+                readable and loss.weight_noise > 0 and number % loss.weight_noise_interval == 0
+            ),
+            perturbed=readable,
+        )
 
 
-def discriminator_gradients(
-    config: TrainConfig,
-    state: TrainingState,
-    parts: Sequence[Batch],
-    made: Tensor | None,
-    computing: Computing,
-) -> Terms:
-    """Add the discriminator's gradients from real and generated images, every so often with R1.
+class Step:
+    """The training step of all networks, again and again.
 
-    Args:
-        parts: of the batch, of one size.
-        made: the generated images if they are kept; else they are made part by part.
+    What one step computes (:meth:`compute`) depends on nothing that the host reads from the device:
+    images, draws and what the schedule says are tensors there. So on a GPU steps are captured.
     """
-    loss, found = config.loss, []
-    regularized = loss.r1 and is_due(config, state, loss.r1_interval)
-    for part in parts:
-        with torch.no_grad():
-            fake = generate(state, part, computing) if made is None else made.detach()
-        real = part.shown_real()
-        with computing():
-            logits = state.discriminator(torch.cat([real, part.shown(fake)]), sets=2)
-        adversarial = losses.discriminator_terms(*logits.chunk(2))
-        ((adversarial["real"] + adversarial["fake"]) / len(parts)).backward()
-        terms = {f"discriminator_{name}": term for name, term in adversarial.items()}
-        if regularized:
-            seen = real.requires_grad_(True)
-            with computing():
-                terms["r1"] = losses.r1_penalty(state.discriminator(seen), seen)
-            (terms["r1"] * loss.r1 * loss.r1_interval / len(parts)).backward()
-        found.append(terms)
-    return mean_terms(found)
 
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: TrainingState,
+        data: ImageSet,
+        world: World,
+        precision: torch.dtype,
+    ) -> None:
+        self.config, self.state, self.world = config, state, world
+        batch = config.optimizer.batch
+        self.feed = Feed(data, config.data, world, seed=config.seed, batch=batch)
+        self.scheduled = Scheduled(config.model.n_bits, world.device)
+        self.captured = Captured(world.device, wanted=world.size == 1)
+        self.computing = partial(computing_in, precision, world.device)
+        self.optimizers = state.reader_optimizer, state.discriminator_optimizer
+        if world.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # shapes never change
+            make_capturable(world.device, *self.optimizers)
 
-def generator_gradients(
-    config: TrainConfig,
-    state: TrainingState,
-    parts: Sequence[Batch],
-    made: Tensor | None,
-    computing: Computing,
-) -> Terms:
-    """Add the gradients of generator and decoder; arguments as of the discriminator's."""
-    progress, found = state.progress, []
-    weights = progress.weights(config)
-    for part in parts:
-        fake = generate(state, part, computing) if made is None else made
-        with computing():
-            fake_logits = state.discriminator(part.shown(fake))
+    def __call__(self) -> Terms:
+        """One step on ``optimizer.batch`` images; moves the curriculum on where it is time.
+
+        Returns:
+            The unweighted loss terms and how keys are read, of this process. They hold until the
+            next step.
+        """
+        config, progress, options = self.config, self.state.progress, self.config.optimizer
+        left = config.schedule.total_images - progress.images
+        rate = learning_rate(options, left, config.schedule.decay_images)
+        set_learning_rate(rate, *self.optimizers)
+        self.scheduled.set(progress, config)
+        self.feed.load(progress.images)
+        seed = step_seed(config.seed, self.world.rank, progress.images)
+        due = Due.at(config, progress)
+        terms = self.captured(due, seed, partial(self.compute, due))
+        for average, network in self.state.averages():
+            ema_update(average, network, options, progress.images + options.batch)
         if config.fingerprint:
-            terms, figures = reading_terms(config, state, part, fake, fake_logits, computing)
-        else:
-            terms, figures = {"adversarial": losses.adversarial(fake_logits)}, {}
-        (losses.total(terms, weights) / len(parts)).backward()
-        found.append(figures | terms)
-    return mean_terms(found)
+            progress.unread.add({name: terms[name] for name in LOOKED_AT if name in terms})
+            if (progress.images // options.batch + 1) % config.schedule.look_steps == 0:
+                self.look()
+        return terms
 
+    def look(self) -> None:
+        """Read how well the steps since the last look went, and move the schedule on."""
+        progress = self.state.progress
+        means, counts = progress.unread.read(self.world), progress.unread.counts
+        progress.unread.clear()
+        steps = counts["bit_accuracy"]
+        progress.note_reading(means, steps)
+        if "path_mean" in means:
+            share = smoothing(counts["path_mean"], PATH_SMOOTHING)
+            progress.path_mean += share * (means["path_mean"] - progress.path_mean)
+        difference = losses.difference(means, self.config.loss.visibility)
+        progress.advance(means["active_bit_accuracy"], difference, self.config, steps)
 
-def reading_terms(
-    config: TrainConfig,
-    state: TrainingState,
-    part: Batch,
-    fake: Tensor,
-    fake_logits: Tensor,
-    computing: Computing,
-) -> tuple[Terms, Terms]:
-    """Loss terms of generated images whose keys are read, and how well they are."""
-    progress = state.progress
-    probabilities = config.perturb if progress.readable else {}
-    decoded = decode_perturbed(
-        state.decoder, fake, probabilities, progress.ramp(config), part.chance, computing
-    )
-    terms = losses.generator_terms(
-        fake_logits=fake_logits,
-        key_logits=decoded.logits,
-        bits=part.bits,
-        n_active=progress.n_active,
-        recovered=decoded.latents,
-        z=part.z,
-        images=fake,
-        frame=decoded.frame,
-        located=decoded.located,
-    )
-    correct = (decoded.logits > 0) == (part.bits > 0)
-    active = {"active_bit_accuracy": correct[:, : progress.n_active].float().mean()}
-    return terms, active | reading_figures(decoded.logits, part.bits)
+    def compute(self, due: Due) -> Terms:
+        """What a step does to the networks, all of it on the device."""
+        config, state, world = self.config, self.state, self.world
+        source = self.captured.source
+        batch = Batch.draw(config, self.feed.images(source), source)
+        rows = split(len(batch.real), config.run.accumulate, source.device)
+        parts = [batch.of(each) for each in rows]
+        # Of a split batch the images are made twice, to keep the activations of one part at a time.
+        made = self.generate(batch) if len(parts) == 1 else None
 
+        state.discriminator.requires_grad_(True)
+        state.discriminator_optimizer.zero_grad(set_to_none=True)
+        terms = self.discriminator_gradients(parts, made, due)
+        world.average_gradients(state.discriminator)
+        state.discriminator_optimizer.step()
 
-def path_length_gradients(
-    config: TrainConfig,
-    state: TrainingState,
-    parts: Sequence[Batch],
-    noise: Sequence[Tensor],
-    world: World,
-    computing: Computing,
-) -> Terms:
-    """Add the generator's gradients from how fast its images move with the key's embedding.
+        state.discriminator.requires_grad_(False)
+        state.reader_optimizer.zero_grad(set_to_none=True)
+        terms |= self.generator_gradients(parts, made, due)
+        if due.path_length:
+            shape = batch.real.shape
+            noise = torch.randn(shape, generator=source, device=source.device)
+            terms |= self.path_length_gradients(parts, [noise[each] for each in rows])
+        if due.weight_noise:
+            terms |= self.weight_noise_gradients(parts[0])
+        for module in (state.generator, state.decoder):
+            world.average_gradients(module)
+        state.reader_optimizer.step()
+        return terms
 
-    Args:
-        noise: standard normal, shaped as the images of each part.
-    """
-    loss, progress, found = config.loss, state.progress, []
-    mean = torch.zeros((), device=world.device)
-    for part, directions in zip(parts, noise, strict=True):
-        embedding = state.generator.embedding(part.bits[::2], progress.n_active)
-        with computing():
-            images = state.generator.synthesize(part.z[::2], embedding)
-        lengths = losses.path_lengths(images, embedding, directions[::2].to(world.device))
-        mean += lengths.detach().mean() / len(parts)
-        penalty = (lengths - progress.path_mean).square().mean()
-        (penalty * loss.path_length * loss.path_length_interval / len(parts)).backward()
-        found.append({"path_length": penalty})
-    progress.path_mean += 0.01 * (float(world.average(mean)) - progress.path_mean)
-    return mean_terms(found)
+    def generate(self, part: Batch) -> Tensor:
+        """The images [b, 3, R, R] of a part's latents and keys."""
+        with self.computing():
+            images: Tensor = self.state.generator(part.z, part.bits, self.scheduled.active)
+        return images
 
+    def discriminator_gradients(
+        self, parts: Sequence[Batch], made: Tensor | None, due: Due
+    ) -> Terms:
+        """Add the discriminator's gradients from real and generated images, every so often with R1.
 
-def weight_noise_gradients(
-    config: TrainConfig,
-    state: TrainingState,
-    part: Batch,
-    draw: torch.Generator,
-    computing: Computing,
-) -> Terms:
-    """Add the gradients of generator and decoder from reading a few disturbed instances.
+        Args:
+            parts: of the batch, of one size.
+            made: the generated images if they are kept; else they are made part by part.
+        """
+        discriminator, loss, found = self.state.discriminator, self.config.loss, []
+        for part in parts:
+            with torch.no_grad():
+                fake = self.generate(part) if made is None else made.detach()
+            real = part.shown_real()
+            with self.computing():
+                logits = discriminator(torch.cat([real, part.shown(fake)]), sets=2)
+            adversarial = losses.discriminator_terms(*logits.chunk(2))
+            ((adversarial["real"] + adversarial["fake"]) / len(parts)).backward()
+            terms = {f"discriminator_{name}": term for name, term in adversarial.items()}
+            if due.r1:
+                seen = real.detach().requires_grad_(True)
+                with self.computing():
+                    terms["r1"] = losses.r1_penalty(discriminator(seen), seen)
+                (terms["r1"] * loss.r1 * loss.r1_interval / len(parts)).backward()
+            found.append(terms)
+        return mean_terms(found)
 
-    Args:
-        part: of the batch, whose latents and first keys are taken.
-        draw: the seed of the noise is drawn from it.
-    """
-    loss, progress, device = config.loss, state.progress, part.z.device
-    source = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=draw)))
-    latents = part.z[::2]
-    keys = min(KEYS, len(latents))
-    each = len(latents) // keys
-    rows = slice(0, keys * each)
-    bits = part.bits[:keys]
-    images = disturbed_images(
-        state.generator,
-        latents[rows].unflatten(0, (keys, each)),
-        state.generator.embedding(bits, progress.n_active),
-        loss.weight_noise_strength * progress.ramp(config),
-        source,
-    )
-    decoded = decode_perturbed(state.decoder, images, {}, 0.0, part.chance.of(rows), computing)
-    wanted = bits.repeat_interleave(each, dim=0)
-    term = losses.key_bits(decoded.logits, wanted, progress.n_active)
-    (term * loss.weight_noise * loss.weight_noise_interval).backward()
-    correct = (decoded.logits > 0) == (wanted > 0)
-    return mean_terms([{"weight_noise": term, "disturbed_bit_accuracy": correct.float().mean()}])
+    def generator_gradients(self, parts: Sequence[Batch], made: Tensor | None, due: Due) -> Terms:
+        """Add the gradients of generator and decoder; arguments as of the discriminator's."""
+        weights, found = self.scheduled.weights(self.config), []
+        for part in parts:
+            fake = self.generate(part) if made is None else made
+            with self.computing():
+                fake_logits = self.state.discriminator(part.shown(fake))
+            if self.config.fingerprint:
+                terms, figures = self.reading_terms(part, fake, fake_logits, due)
+            else:
+                terms, figures = {"adversarial": losses.adversarial(fake_logits)}, {}
+            (losses.total(terms, weights) / len(parts)).backward()
+            found.append(figures | terms)
+        return mean_terms(found)
 
+    def reading_terms(
+        self, part: Batch, fake: Tensor, fake_logits: Tensor, due: Due
+    ) -> tuple[Terms, Terms]:
+        """Loss terms of generated images whose keys are read, and how well they are."""
+        active, ramp = self.scheduled.active, self.scheduled.ramp
+        probabilities = self.config.perturb if due.perturbed else {}
+        decoded = decode_perturbed(
+            self.state.decoder, fake, probabilities, ramp, part.chance, self.computing
+        )
+        terms = losses.generator_terms(
+            fake_logits=fake_logits,
+            key_logits=decoded.logits,
+            bits=part.bits,
+            active=active,
+            recovered=decoded.latents,
+            z=part.z,
+            images=fake,
+            frame=decoded.frame,
+            located=decoded.located,
+        )
+        correct = (decoded.logits > 0) == (part.bits > 0)
+        figures = {"active_bit_accuracy": losses.over_active(correct, active)}
+        return terms, figures | reading_figures(decoded.logits, part.bits)
 
-def is_due(config: TrainConfig, state: TrainingState, interval: int) -> bool:
-    """Whether this step is one of those that compute a lazy term."""
-    return (state.progress.images // config.optimizer.batch) % interval == 0
+    def path_length_gradients(self, parts: Sequence[Batch], noise: Sequence[Tensor]) -> Terms:
+        """Add the generator's gradients from how fast its images move with the key's embedding.
 
+        Args:
+            noise: standard normal, shaped as the images of each part.
+        """
+        generator, loss, found = self.state.generator, self.config.loss, []
+        for part, directions in zip(parts, noise, strict=True):
+            embedding = generator.embedding(part.bits[::2], self.scheduled.active)
+            with self.computing():
+                images = generator.synthesize(part.z[::2], embedding)
+            lengths = losses.path_lengths(images, embedding, directions[::2])
+            penalty = (lengths - self.scheduled.path_mean).square().mean()
+            (penalty * loss.path_length * loss.path_length_interval / len(parts)).backward()
+            found.append({"path_length": penalty, "path_mean": lengths.detach().mean()})
+        return mean_terms(found)
 
-def step(
-    config: TrainConfig,
-    state: TrainingState,
-    data: ImageSet,
-    world: World,
-    precision: torch.dtype,
-) -> dict[str, float]:
-    """One step of all networks on ``optimizer.batch`` images; moves the curriculum on.
+    def weight_noise_gradients(self, part: Batch) -> Terms:
+        """Add the gradients of generator and decoder from reading a few disturbed instances.
 
-    Returns:
-        The unweighted loss terms and how keys are read, averaged over the processes.
-    """
-    progress, options = state.progress, config.optimizer
-    draw = step_generator(config.seed, world.rank, progress.images)
-    computing = partial(computing_in, precision, world.device)
-    left = config.schedule.total_images - progress.images
-    rate = learning_rate(options, left, config.schedule.decay_images)
-    set_learning_rate(rate, state.reader_optimizer, state.discriminator_optimizer)
-    batch = Batch.draw(config, data, progress.images, world, draw)
-    rows = split(len(batch.real), config.run.accumulate)
-    parts = [batch.of(each) for each in rows]
-    # Of a split batch the images are made twice, to keep the activations of one part at a time.
-    made = generate(state, batch, computing) if len(parts) == 1 else None
-
-    state.discriminator.requires_grad_(True)
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
-    terms = discriminator_gradients(config, state, parts, made, computing)
-    world.average_gradients(state.discriminator)
-    state.discriminator_optimizer.step()
-
-    state.discriminator.requires_grad_(False)
-    state.reader_optimizer.zero_grad(set_to_none=True)
-    terms |= generator_gradients(config, state, parts, made, computing)
-    if config.loss.path_length and is_due(config, state, config.loss.path_length_interval):
-        noise = torch.randn(batch.real.shape, generator=draw)
-        of_parts = [noise[each] for each in rows]
-        terms |= path_length_gradients(config, state, parts, of_parts, world, computing)
-    due = is_due(config, state, config.loss.weight_noise_interval)
-    if config.fingerprint and config.loss.weight_noise and progress.readable and due:
-        terms |= weight_noise_gradients(config, state, parts[0], draw, computing)
-    for module in (state.generator, state.decoder):
-        world.average_gradients(module)
-    state.reader_optimizer.step()
-
-    for average, network in state.averages():
-        ema_update(average, network, options, progress.images + options.batch)
-    values = world.average_terms(terms)
-    if config.fingerprint:
-        progress.note_reading(values)
-        difference = losses.difference(values, config.loss.visibility)
-        progress.advance(values["active_bit_accuracy"], difference, config)
-    return values
+        Args:
+            part: of the batch, whose latents and first keys are taken.
+        """
+        loss, active, generator = self.config.loss, self.scheduled.active, self.state.generator
+        latents = part.z[::2]
+        keys = min(KEYS, len(latents))
+        each = len(latents) // keys
+        rows = slice(0, keys * each)
+        bits = part.bits[:keys]
+        images = disturbed_images(
+            generator,
+            latents[rows].unflatten(0, (keys, each)),
+            generator.embedding(bits, active),
+            loss.weight_noise_strength * self.scheduled.ramp,
+            self.captured.source,
+        )
+        decoded = decode_perturbed(
+            self.state.decoder, images, {}, 0.0, part.chance.of(rows), self.computing
+        )
+        wanted = bits.repeat_interleave(each, dim=0)
+        term = losses.key_bits(decoded.logits, wanted, active)
+        (term * loss.weight_noise * loss.weight_noise_interval).backward()
+        correct = (decoded.logits > 0) == (wanted > 0)
+        figures = {"weight_noise": term, "disturbed_bit_accuracy": correct.float().mean()}
+        return mean_terms([figures])

@@ -35,7 +35,11 @@ def disturbed(
 
 
 def disturbed_images(
-    generator: Generator, z: Tensor, embedding: Tensor, strength: float, source: torch.Generator
+    generator: Generator,
+    z: Tensor,
+    embedding: Tensor,
+    strength: float | Tensor,
+    source: torch.Generator,
 ) -> Tensor:
     """Images of instances whose weights have noise, in which gradients reach the generator.
 

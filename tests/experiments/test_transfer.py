@@ -76,7 +76,7 @@ def test_maps_come_into_use_where_no_key_has_a_learned_embedding(data: ImageSet)
     for kind, used in ((Ours, False), (OursWithMaps, True)):
         learner = kind(data, 96, seed=0)
         steps(learner, 0, 3)
-        embedding = learner.average.embedding(torch.zeros(1, 128), n_active=0)
+        embedding = learner.average.embedding(torch.zeros(1, 128), torch.zeros(()))
         assert bool((embedding != 0).any()) == used
 
 

@@ -1,13 +1,21 @@
 """What a training writes down: means over a line, resumed logs, pictures, TensorBoard."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from scalefp.data.images import read_image
 from scalefp.errors import UserError
+from scalefp.training.distributed import World
 from scalefp.training.log import TrainingLog, check_finite
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def terms(**values):
+    return {name: torch.tensor(value) for name, value in values.items()}
 
 
 def lines_of(run_dir):
@@ -16,13 +24,13 @@ def lines_of(run_dir):
 
 def test_a_line_has_the_mean_of_each_term_over_the_steps_that_had_it(tmp_path):
     with TrainingLog(tmp_path, 0, tensorboard=False) as log:
-        log.add({"bits": 1.0, "r1": 7.0}, 8)
-        log.add({"bits": 3.0}, 8)
-        assert log.means() == {"bits": 2.0, "r1": 7.0}
-        log.write({"images": 16, **log.means()})
-        assert log.means() == {}
-        log.add({"bits": 5.0}, 8)
-        log.write({"images": 24, **log.means()})
+        log.add(terms(bits=1.0, r1=7.0), 8)
+        log.add(terms(bits=3.0), 8)
+        assert log.means(ALONE) == {"bits": 2.0, "r1": 7.0}
+        log.write({"images": 16, **log.means(ALONE)})
+        assert log.means(ALONE) == {}
+        log.add(terms(bits=5.0), 8)
+        log.write({"images": 24, **log.means(ALONE)})
     assert lines_of(tmp_path) == [{"images": 16, "bits": 2.0, "r1": 7.0}, {"images": 24, "bits": 5}]
     assert log.figures == {"images": 24, "bits": 5}
 
@@ -31,12 +39,12 @@ def test_speed_counts_the_images_since_the_last_line(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("scalefp.training.log.time.monotonic", lambda: clock[0])
     log = TrainingLog(tmp_path, 0, tensorboard=False)
-    log.add({"bits": 1.0}, 8)
-    log.add({"bits": 1.0}, 8)
+    log.add(terms(bits=1.0), 8)
+    log.add(terms(bits=1.0), 8)
     clock[0] += 4
     assert log.images_per_second() == 4
     log.write({"images": 16})
-    log.add({"bits": 1.0}, 8)
+    log.add(terms(bits=1.0), 8)
     clock[0] += 1
     assert log.images_per_second() == 8
 
@@ -55,8 +63,8 @@ def test_a_resumed_log_drops_what_lies_past_the_checkpoint(tmp_path):
 
 def test_a_process_whose_files_another_one_writes_only_adds_up(tmp_path):
     with TrainingLog(tmp_path, 0, tensorboard=True, writes=False) as log:
-        log.add({"bits": 1.0}, 8)
-        log.write({"images": 8, **log.means()})
+        log.add(terms(bits=1.0), 8)
+        log.write({"images": 8, **log.means(ALONE)})
     assert log.figures == {"images": 8, "bits": 1.0}
     assert not list(tmp_path.iterdir())
 
@@ -80,3 +88,11 @@ def test_the_first_term_that_is_not_finite_is_named(value):
     check_finite({"bits": 1.0, "pixels": -2.0}, 8)
     with pytest.raises(UserError, match=r"'pixels' became (nan|inf) after 8 images"):
         check_finite({"bits": 1.0, "pixels": value, "r1": value}, 8)
+
+
+def test_a_line_with_a_term_that_is_not_finite_is_refused_whenever_it_was():
+    log = TrainingLog(Path("-"), 40, tensorboard=False, writes=False)
+    for value in (1.0, float("nan"), 2.0):
+        log.add(terms(bits=value), 8)
+    with pytest.raises(UserError, match="'bits' became nan after 64 images"):
+        log.means(ALONE)

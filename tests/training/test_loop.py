@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 import scalefp
-import scalefp.training.generator
 import scalefp.training.loop
 from scalefp import perturb
 from scalefp.config import (
@@ -41,6 +40,7 @@ from scalefp.training import losses
 from scalefp.training.generator import train
 from scalefp.training.perturbed import FRAME_ERROR, Chance, reading_frame
 from scalefp.training.state import TrainingState
+from scalefp.training.step import Step
 from trainings import change_options, log_of
 
 BATCH = 8
@@ -85,7 +85,7 @@ def options(source, *, steps=4, **changes):
         loss=LossConfig(path_length=1.0, path_length_interval=2, r1_interval=3),
         schedule=ScheduleConfig(
             total_images=steps * BATCH, decay_images=0, ramp_images=3 * BATCH,
-            curriculum_bits=4, curriculum_accuracy=0.0,
+            curriculum_bits=4, curriculum_accuracy=0.0, look_steps=1,
         ),
         optimizer=OptimizerConfig(batch=BATCH),
         perturb=dict(PERTURBED),
@@ -151,6 +151,18 @@ def test_four_and_four_steps_equal_eight_bit_for_bit(pictures, straight, tmp_pat
     assert state["progress"]["path_mean"] > 0
 
 
+def test_resume_is_exact_between_two_looks_of_the_schedule_too(pictures, tmp_path):
+    for folder, lengths in (("straight", [8]), ("parts", [4, 7, 8])):
+        for steps in lengths:
+            config = options(pictures, steps=steps, schedule__look_steps=3)
+            train(config, tmp_path / folder)
+    assert_same_training(tmp_path / "parts", tmp_path / "straight")
+    lines = log_of(tmp_path / "straight")
+    weights = [line["consistency_weight"] for line in lines]  # moved after 3 and 6 steps alone
+    assert len(set(weights)) == 3 and weights[:2] == [config.loss.consistency] * 2
+    assert [line["n_active"] for line in lines] == [4] * 2 + [8] * 6
+
+
 def test_resume_is_exact_in_bf16_too(pictures, tmp_path):
     def bf16(steps):
         return options(pictures, steps=steps, run__precision="bf16")
@@ -175,15 +187,15 @@ def test_two_trainings_with_one_seed_are_the_same_and_another_seed_is_not(
 def test_a_signal_lets_the_step_finish_saves_and_exits(
     pictures, straight, tmp_path, monkeypatch, capsys, number, code
 ):
-    original, calls = scalefp.training.generator.step, []
+    original, calls = Step.__call__, []
 
-    def step(*arguments):
+    def step(self):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), number)
-        return original(*arguments)
+        return original(self)
 
-    monkeypatch.setattr(scalefp.training.generator, "step", step)
+    monkeypatch.setattr(Step, "__call__", step)
     handler = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped:
         train(options(pictures, steps=8), tmp_path)
@@ -433,12 +445,21 @@ def test_a_loss_that_is_not_finite_stops_and_is_named(
 # What a step feeds to the losses.
 
 
+def copied(value):
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {name: copied(part) for name, part in value.items()}
+    return tuple(map(copied, value)) if type(value) is tuple else value
+
+
 def spy(monkeypatch, module, name, replace=lambda result: result):
     """Records (arguments, keyword arguments) of every call of a function."""
     original, calls = getattr(module, name), []
 
     def wrapped(*arguments, **keywords):
-        calls.append((arguments, keywords))
+        # Copies: what the schedule says lies in tensors that the next step overwrites.
+        calls.append((copied(arguments), copied(keywords)))
         return replace(original(*arguments, **keywords))
 
     monkeypatch.setattr(module, name, wrapped)
@@ -462,12 +483,13 @@ def test_the_weights_are_those_of_the_schedule(pictures, tmp_path, monkeypatch):
     config = options(pictures, steps=3, loss__adversarial=0.7, loss__latent=0.3, loss__bits=5.0)
     train(config, tmp_path)
     weights = [arguments[1] for arguments, _ in calls]
-    assert weights[0] == {
+    assert {name: float(weight) for name, weight in weights[0].items()} == {
         "adversarial": 0.7, "latent": 0.3, "bits": 5.0, "consistency": config.loss.consistency,
         "visible": 0.0, "geometry": config.loss.geometry,
     }  # fmt: skip
     moved = [line["consistency_weight"] for line in log_of(tmp_path)]
-    assert [w["consistency"] for w in weights[1:]] == moved[:-1]  # logged after the step
+    used = [float(w["consistency"]) for w in weights[1:]]
+    assert used == pytest.approx(moved[:-1])  # logged after the step
     assert moved[0] != config.loss.consistency
 
 
@@ -485,7 +507,7 @@ def test_the_decoder_sees_what_comes_back_from_files(pictures, tmp_path, monkeyp
     # Perturbations wait until the bits are readable, and begin mildly.
     assert [arguments[1] for arguments, _ in files][0] == {}
     assert [arguments[1] for arguments, _ in files][-1] == config.perturb
-    severity = [arguments[3] for arguments, _ in files]
+    severity = [float(arguments[3]) for arguments, _ in files]
     assert severity[0] == 0 < severity[-1] < 1 and severity == sorted(severity)
 
 
@@ -530,7 +552,7 @@ def test_the_twin_without_keys_is_the_same_training_but_for_the_keys(pictures, t
     shapes = {name: tensor.shape for name, tensor in generator.state_dict().items()}
     assert shapes == {name: tensor.shape for name, tensor in marked.state_dict().items()}
     z = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
-    nobody = generator(z, torch.zeros(2, 8), 0)
+    nobody = generator(z, torch.zeros(2, 8), torch.zeros(8))
     for bit in (0, 1):  # an instance of any key is the network that was trained
         assert torch.equal(generator(z, torch.full((2, 8), bit)), nobody)
 
@@ -698,20 +720,18 @@ SCRIPT = f"""
 import os
 import sys
 import torch
-import scalefp.training.generator
 from scalefp.cli import main
-from scalefp.training.distributed import World
-from scalefp.training.state import TrainingState
+from scalefp.training.step import Step
 
-original, seen = scalefp.training.generator.step, {{}}
+original, seen = Step.__call__, []
 
-def step(*arguments):
-    seen.update((type(argument), argument) for argument in arguments)
-    return original(*arguments)
+def step(self):
+    seen.append(self)
+    return original(self)
 
-scalefp.training.generator.step = step
+Step.__call__ = step
 assert main(["train", *sys.argv[1:]]) == 0
-state, rank = seen[TrainingState], seen[World].rank
+state, rank = seen[0].state, seen[0].world.rank
 states = {{name: getattr(state, name).state_dict() for name in {NETWORKS}}}
 torch.save(states, os.environ["RANKS"] + f"/rank{{rank}}.pt")
 """

@@ -35,7 +35,6 @@ def terms_of(logit=0.0, key_logits=None, bits=BITS, **changes):
         "fake_logits": torch.full((2,), logit),
         "key_logits": SURE * signs(bits) if key_logits is None else key_logits,
         "bits": bits,
-        "n_active": bits.shape[1],
         "recovered": torch.ones(2, 3),
         "z": torch.ones(2, 3),
         "images": torch.zeros(2, 3, 4, 4),
@@ -96,19 +95,20 @@ def test_half_precision_inputs_give_single_precision_losses():
 
 
 def test_key_bits_closed_forms():
-    assert key_bits(torch.zeros(2, 4), BITS, 4).item() == pytest.approx(LN2)
-    assert key_bits(SURE * signs(BITS), BITS, 4).item() == pytest.approx(0, abs=1e-6)
-    assert key_bits(-SURE * signs(BITS), BITS, 4).item() == pytest.approx(SURE)
+    assert key_bits(torch.zeros(2, 4), BITS).item() == pytest.approx(LN2)
+    assert key_bits(SURE * signs(BITS), BITS).item() == pytest.approx(0, abs=1e-6)
+    assert key_bits(-SURE * signs(BITS), BITS).item() == pytest.approx(SURE)
     one_wrong = SURE * signs(BITS)
     one_wrong[0, 0] *= -1
-    assert key_bits(one_wrong, BITS, 4).item() == pytest.approx(SURE / 8)
+    assert key_bits(one_wrong, BITS).item() == pytest.approx(SURE / 8)
 
 
 def test_inactive_bits_do_not_count_even_if_they_are_nan():
     logits = SURE * signs(BITS)
     logits[:, 2:] = math.nan
-    assert key_bits(logits, BITS, 2).item() == pytest.approx(0, abs=1e-6)
-    assert terms_of(key_logits=logits, n_active=2)["bits"].item() == pytest.approx(0, abs=1e-6)
+    active = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    assert key_bits(logits, BITS, active).item() == pytest.approx(0, abs=1e-6)
+    assert terms_of(key_logits=logits, active=active)["bits"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_latent_term_is_the_mean_squared_error():
@@ -286,6 +286,6 @@ def test_descending_the_discriminator_terms_separates_real_from_fake():
 
 def test_key_bits_gradient_is_the_error_of_the_probability():
     logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    (gradient,) = torch.autograd.grad(key_bits(logits, BITS, 4), logits)
+    (gradient,) = torch.autograd.grad(key_bits(logits, BITS), logits)
     torch.testing.assert_close(gradient, (torch.sigmoid(logits) - BITS) / 8)
     assert F.binary_cross_entropy_with_logits(logits, BITS.float()) > 0

@@ -1,11 +1,13 @@
 """A step in parts, with activations computed again, or compiled: the same step."""
 
+import contextlib
 import copy
 import dataclasses
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalefp.config import (
     DataConfig,
@@ -20,13 +22,14 @@ from scalefp.data.dataset import ImageSet
 from scalefp.data.images import save_png, to_pil
 from scalefp.errors import UserError
 from scalefp.networks.discriminator import Discriminator
+from scalefp.perturb import PERTURBATIONS
 from scalefp.training import loop
 from scalefp.training.distributed import World
 from scalefp.training.generator import train
 from scalefp.training.losses import r1_penalty
 from scalefp.training.perturbed import Chance
 from scalefp.training.state import TrainingState
-from scalefp.training.step import draw_bits, split, step
+from scalefp.training.step import Due, Step, draw_bits, split
 
 BATCH = 64
 NETWORKS = ("generator", "decoder", "discriminator", "average_generator", "average_decoder")
@@ -55,7 +58,7 @@ def options(**run):
             path_length=1.0, path_length_interval=1, r1_interval=2, augment=0.5, visibility=0.5
         ),
         schedule=ScheduleConfig(
-            decay_images=0, ramp_images=BATCH, curriculum_accuracy=0.0
+            decay_images=0, ramp_images=BATCH, curriculum_accuracy=0.0, look_steps=1
         ),
         optimizer=OptimizerConfig(batch=BATCH),
         perturb={"crop": 0.3, "rotation": 0.3, "noise": 0.3, "jpeg": 0.3},
@@ -68,8 +71,9 @@ def trained(config, data, steps=3):
     config.check()
     world = World(0, 1, torch.device("cpu"))
     state = TrainingState.build(config, world.device)
+    step = Step(config, state, data, world, torch.float32)
     for _ in range(steps):
-        terms = step(config, state, data, world, torch.float32)
+        terms = world.average_terms(step())
         state.progress.images += BATCH
     return state, terms
 
@@ -78,6 +82,7 @@ def assert_same_training(one, other):
     (state, terms), (expected, expected_terms) = one, other
     assert terms == pytest.approx(expected_terms, rel=2e-3, abs=1e-4)
     progress, wanted = (dataclasses.asdict(each.progress) for each in (state, expected))
+    assert progress.pop("unread") == wanted.pop("unread")  # nothing: all was looked at
     assert progress.pop("precision") is wanted.pop("precision") is None  # settled by the loop
     assert progress == pytest.approx(wanted, rel=2e-3, abs=1e-4)
     for name in NETWORKS:
@@ -102,6 +107,32 @@ def test_computing_activations_again_is_the_same_step(data, whole):
     assert_same_training(trained(options(recompute_from=8), data), whole)
 
 
+class NoWaiting(TorchDispatchMode):
+    """Refuses what would wait for a device, copy from the host to it, or have a shape by values."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in {
+            "_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "is_nonzero", "equal",
+        }, name  # fmt: skip
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_a_step_computes_waits_for_no_device(data):
+    """So a GPU can repeat it as a graph: every kind of step, once the tables are filled."""
+    config = options(accumulate=2)
+    config.loss.weight_noise, config.perturb = 1.0, dict.fromkeys(PERTURBATIONS, 0.2)
+    world = World(0, 1, torch.device("cpu"))
+    state = TrainingState.build(config, world.device)
+    step = Step(config, state, data, world, torch.float32)
+    for due in (Due(False, False, False, False), Due(True, True, True, True)):
+        for mode in (contextlib.nullcontext(), NoWaiting()):
+            step.captured.source.manual_seed(0)
+            with mode:
+                terms = step.compute(due)
+        assert ("weight_noise" in terms) == ("r1" in terms) == due.r1
+
+
 def test_the_comparison_would_see_a_difference(data, whole):
     other = options()
     other.loss.r1 = 1.1
@@ -115,9 +146,10 @@ def test_disturbed_instances_are_read_every_few_steps_once_all_bits_are(data):
     named = []
     world = World(0, 1, torch.device("cpu"))
     state = TrainingState.build(config, world.device)
+    step = Step(config, state, data, world, torch.float32)
     for images in (0, BATCH, 2 * BATCH):  # readable after the first step
         state.progress.images = images
-        terms = step(config, state, data, world, torch.float32)
+        terms = step()
         named.append({"weight_noise", "disturbed_bit_accuracy"} & set(terms))
     assert [len(names) for names in named] == [0, 0, 2]
     assert 0 < terms["weight_noise"] < 10 and 0 <= terms["disturbed_bit_accuracy"] <= 1

@@ -20,7 +20,7 @@ from scalefp.training.distributed import World
 from scalefp.training.precision import pick_precision
 from scalefp.training.schedule import Progress
 from scalefp.training.state import TrainingState
-from scalefp.training.step import step
+from scalefp.training.step import Step
 
 
 class Ours:
@@ -47,16 +47,20 @@ class Ours:
         self.config.check()
         self.state = TrainingState.build(self.config, CPU)
         self.average = self.state.average_generator
-        self.precision = pick_precision(RunConfig(), CPU)
+        self.world = World(0, 1, CPU)
+        precision = pick_precision(RunConfig(), CPU)
+        self._step = Step(self.config, self.state, data, self.world, precision)
 
     def step(self, seen: int) -> dict[str, float]:
         self.state.progress.images = seen
-        return step(self.config, self.state, self.data, World(0, 1, CPU), self.precision)
+        return self.world.average_terms(self._step())
 
     @torch.inference_mode()
     def sample(self, count: int, seed: int) -> Tensor:
         draw, model = torch.Generator().manual_seed(seed), self.config.model
-        embedding = self.average.embedding(torch.zeros(1, model.n_bits), n_active=0)  # of no key
+        embedding = self.average.embedding(
+            torch.zeros(1, model.n_bits), torch.zeros(())
+        )  # of no key
         latents = torch.randn(count, model.latent_dim, generator=draw).split(self.batch)
         return torch.cat(
             [self.average.synthesize(z, embedding.expand(len(z), -1)) for z in latents]
