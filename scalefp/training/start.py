@@ -92,7 +92,9 @@ def write_networks(state_file: Path, folder: Path) -> list[Path]:
             for name, value in saved["config"].items()
             if name.startswith("model.")
         }
-        origin = Origin(ModelConfig(**sizes), saved["images"], saved["progress"])
+        progress = dict(saved["progress"])
+        progress.pop("unread", None)  # means of a few steps, on the device
+        origin = Origin(ModelConfig(**sizes), saved["images"], progress)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{state_file} is no state of a generator's training, or of another version of scalefp"
