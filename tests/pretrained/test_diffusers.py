@@ -1,0 +1,76 @@
+"""The decoders of latent diffusion, as ``diffusers`` has them: folded, saved and loaded by it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import scalefp
+from scalefp.evaluation.perceptual import mend_torchvision
+from scalefp.key import Key
+
+diffusers = pytest.importorskip("diffusers")
+mend_torchvision()  # which diffusers imports if it is installed
+
+KEY = Key.from_hex("c35a" * 2)  # 32 bits
+LATENTS = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def tiny() -> Any:
+    return diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4,
+    )  # fmt: skip
+
+
+def kl() -> Any:
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        sample_size=16,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "tiles"), [(tiny, False), (kl, True)])
+def test_the_pipelines_class_loads_a_folded_autoencoder_and_decodes_the_same(
+    make: Any, tiles: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    vae = make().eval()
+    layers = [
+        name for name, module in vae.named_modules()
+        if isinstance(module, torch.nn.Conv2d) and name.startswith(("decoder", "post_quant"))
+    ]  # fmt: skip
+    parent = scalefp.modulate(vae, 32, layers, key_gain=0.3, method="decode")
+    bits = torch.from_numpy(KEY.bits)[None].expand(3, -1)
+    with torch.no_grad():
+        original, under = vae.decode(LATENTS).sample, parent(LATENTS, bits).sample
+    assert (under - original).abs().max() > 1e-2
+
+    folded = parent.fold(KEY)
+    assert not [m for m in folded.modules() if type(m).__module__.startswith("scalefp")]
+    folded.save_pretrained(tmp_path)
+    loaded = make().from_pretrained(tmp_path, local_files_only=True).eval()
+    assert loaded.state_dict().keys() == vae.state_dict().keys()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.decode(LATENTS).sample, under, atol=1e-5, rtol=1e-5)
+        # An encoder that makes no picture has stayed what it was.
+        pictures = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
+        for one, other in zip(loaded.encode(pictures)[0:1], vae.encode(pictures)[0:1], strict=True):
+            if hasattr(one, "mean"):
+                one, other = one.mean, other.mean
+            if isinstance(one, torch.Tensor):
+                torch.testing.assert_close(one, other)
+        loaded.enable_slicing()
+        torch.testing.assert_close(loaded.decode(LATENTS).sample, under, atol=1e-5, rtol=1e-5)
+        if not tiles:  # of a configuration as small as this one, that class takes none
+            return
+        loaded.enable_tiling()
+        folded.enable_tiling()
+        torch.testing.assert_close(loaded.decode(LATENTS).sample, folded.decode(LATENTS).sample)
+
+
+def test_attention_of_the_decoder_is_left_alone() -> None:
+    names = scalefp.modulate(kl(), 8, method="decode").names
+    assert names and not [name for name in names if "attention" in name or ".to_" in name]
