@@ -29,6 +29,7 @@ MEMORY = {
     "parent": "32 images of the parent",
     "decode": "decode 32 images",
 }
+GPU = ("gpu32", "gpu64", "gpu128", "gpu256", "gpu-use")
 SCALING = "scaling"  # torchrun
 NAMES = (*SPEED, SCALING, *(name for name in MEMORY if name not in SPEED))
 PROFILED = ("train32", "train64", "train128", "instantiate", "sample", "parent", "decode")
@@ -118,6 +119,7 @@ def bench(
     threads: Sequence[int],
     only: Sequence[str] = (),
     extra: dict[str, Callable[[], dict[str, Any]]] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """All measurements, or those named in ``only``.
 
@@ -125,13 +127,14 @@ def bench(
         model: bundled name or release file.
         threads: numbers of threads to measure speed with, each in turn.
         only: names of ``NAMES``; all when empty.
+        device: cuda measures those of ``GPU`` alone.
         extra: further measurements by title: each gives figures, their table under ``markdown``.
 
     Returns:
         date, model, environment, speed {threads: {name: rows}}, scaling rows, memory {name: MiB}
         and extra {name: figures}.
     """
-    chosen = only or NAMES
+    chosen = only or (NAMES if device == "cpu" else GPU)
     speed: dict[str, dict[str, list[dict[str, Any]]]] = {}
     memory: dict[str, float] = {}
     scaling: list[dict[str, Any]] = []
@@ -141,7 +144,7 @@ def bench(
         # on, and of a release that is none before hours of measuring.
         environment = work("memory", "nothing", model, 1, folder)["environment"]
         for count in threads:
-            for name in (name for name in SPEED if name in chosen):
+            for name in (name for name in (*SPEED, *GPU) if name in chosen):
                 say(f"{name}, {count} threads")
                 rows = work("speed", name, model, count, folder)["rows"]
                 speed.setdefault(str(count), {})[name] = rows

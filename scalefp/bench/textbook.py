@@ -20,9 +20,9 @@ from scalefp.networks.generator import KeyEmbedding, block_resolutions, channels
 from scalefp.networks.layers import Linear, normalize_2nd_moment
 
 
-def low_pass(channels: int) -> Tensor:
+def low_pass(channels: int, device: torch.device | str = "cpu") -> Tensor:
     """The filter 1 3 3 1 both ways, for each channel: [C, 1, 4, 4]."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device)
     return (taps[:, None] * taps / taps.sum() ** 2).expand(channels, 1, 4, 4)
 
 
@@ -55,7 +55,7 @@ class ModulatedConv(nn.Module):
             weight = weight.transpose(1, 2).reshape(b * inputs, outputs, k, k)
             x = F.conv_transpose2d(x, weight, stride=2, groups=b)
             x = x.unflatten(1, (b, outputs))[0]
-            x = F.conv2d(x, low_pass(outputs) * 4, padding=1, groups=outputs)
+            x = F.conv2d(x, low_pass(outputs, x.device) * 4, padding=1, groups=outputs)
         else:
             x = F.conv2d(x, weight.flatten(0, 1), padding=k // 2, groups=b)
             x = x.unflatten(1, (b, outputs))[0]
@@ -86,7 +86,9 @@ class Generator(nn.Module):
         for up, conv, to_rgb in zip(self.ups, self.convs, self.to_rgb[1:], strict=True):
             x = activated(up(x, embedding))
             x = activated(conv(x, embedding))
-            rgb = F.conv_transpose2d(rgb, low_pass(3) * 4, stride=2, padding=1, groups=3)
+            rgb = F.conv_transpose2d(
+                rgb, low_pass(3, rgb.device) * 4, stride=2, padding=1, groups=3
+            )
             rgb = rgb + to_rgb(x, embedding, demodulate=False)
         return rgb
 
@@ -104,7 +106,7 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         k = self.weight.shape[-1]
         if self.down:
-            x = F.conv2d(x, low_pass(x.shape[1]), padding=1 + k // 2, groups=x.shape[1])
+            x = F.conv2d(x, low_pass(x.shape[1], x.device), padding=1 + k // 2, groups=x.shape[1])
             return F.conv2d(x, self.weight * self.gain, self.bias, stride=2)
         return F.conv2d(x, self.weight * self.gain, self.bias, padding=k // 2)
 

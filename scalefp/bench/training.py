@@ -35,11 +35,11 @@ def configuration(resolution: int) -> TrainConfig:
     )
 
 
-def noise_pictures(resolution: int) -> ImageSet:
-    """Pictures to train on: what they show does not matter here."""
+def noise_pictures(resolution: int, batch: int | None = None) -> ImageSet:
+    """Pictures for two batches to train on: what they show does not matter here."""
     draw = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(2 * BATCH[resolution]):
+        for number in range(2 * (batch or BATCH[resolution])):
             pixels = draw.integers(0, 256, (resolution, resolution, 3), np.uint8)
             Image.fromarray(pixels).save(Path(folder) / f"{number}.png")
         return ImageSet(folder, resolution, progress=False)
@@ -66,13 +66,18 @@ class Ours:
 class Textbook:
     """The same losses on the same images by the textbook's networks, in its two phases."""
 
-    def __init__(self, config: TrainConfig, data: ImageSet) -> None:
+    def __init__(
+        self, config: TrainConfig, data: ImageSet, device: torch.device | str = "cpu"
+    ) -> None:
         model, options = config.model, config.optimizer
         torch.manual_seed(config.seed)
-        self.config, self.data = config, data
+        self.config, self.device = config, torch.device(device)
+        self.real = to_float(data.batch(range(options.batch))).to(device)
         self.generator = textbook.Generator(model)
         self.discriminator = textbook.Discriminator(model)
         self.decoder = textbook.Discriminator(model, model.n_bits + model.latent_dim)
+        for network in (self.generator, self.discriminator, self.decoder):
+            network.to(device)
         self.averages = [torch.zeros_like(p) for p in self.generator.parameters()]
         self.networks = {
             "generator": self.generator,
@@ -88,8 +93,9 @@ class Textbook:
 
     def _latents_and_bits(self) -> tuple[torch.Tensor, torch.Tensor]:
         model, batch = self.config.model, self.config.optimizer.batch
-        z = torch.randn(batch // 2, model.latent_dim).repeat_interleave(2, dim=0)
-        return z, torch.randint(0, 2, (batch, model.n_bits))
+        z = torch.randn(batch // 2, model.latent_dim, device=self.device)
+        bits = torch.randint(0, 2, (batch, model.n_bits), device=self.device)
+        return z.repeat_interleave(2, dim=0), bits
 
     def step(self, r1: bool = False) -> None:
         self.discriminator_phase(r1)
@@ -97,7 +103,7 @@ class Textbook:
 
     def discriminator_phase(self, r1: bool = False) -> None:
         self.discriminator.requires_grad_(True)
-        real = to_float(self.data.batch(range(self.config.optimizer.batch)))
+        real = self.real.detach()
         with torch.no_grad():
             fake = self.generator(*self._latents_and_bits())
         self.discriminator_optimizer.zero_grad(set_to_none=True)

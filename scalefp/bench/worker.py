@@ -17,12 +17,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import scalefp
-from scalefp.bench import training, use
+from scalefp.bench import gpu, training, use
 from scalefp.bench.rows import Row
 from scalefp.config import RunConfig
 from scalefp.experiment import hardware
 from scalefp.files import atomic_path
 from scalefp.loading import load_model
+from scalefp.training.distributed import pick_device
 from scalefp.training.precision import pick_precision
 
 Measurement = Callable[[str, int, Path], list[Row]]
@@ -78,6 +79,14 @@ def _training(resolution: int) -> Measurement:
     return lambda release, threads, scratch: training.measure(resolution)
 
 
+def _cuda() -> torch.device:
+    return pick_device(RunConfig(device="cuda"))
+
+
+def _on_gpu(resolution: int) -> Measurement:
+    return lambda release, threads, scratch: gpu.measure_step(resolution, _cuda())
+
+
 SPEED: dict[str, Measurement] = {
     **{f"train{size}": _training(size) for size in training.BATCH},
     "reference": lambda release, threads, scratch: training.phases(),
@@ -85,6 +94,8 @@ SPEED: dict[str, Measurement] = {
     "sample": use.measure_sample,
     "decode": use.measure_decode,
 }
+SPEED |= {f"gpu{size}": _on_gpu(size) for size in gpu.BATCH}
+SPEED["gpu-use"] = lambda release, threads, scratch: gpu.measure_use(release, _cuda())
 # What is run twice in a process of its own for its peak of memory, or under the profiler.
 ALONE: dict[str, Callable[[str], Callable[[], Any]]] = {
     "nothing": _nothing,

@@ -34,8 +34,13 @@ def add_bench_command(to: Any) -> None:
         help="numbers of CPU threads, one table each (default: 1 and all)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", nargs="+", choices=report.NAMES, default=[], metavar="NAME",
-        help=f"some of the measurements: {', '.join(report.NAMES)}",
+        "--only", nargs="+", choices=(*report.NAMES, *report.GPU), default=[], metavar="NAME",
+        help=f"some of the measurements: {', '.join(report.NAMES)}; with --device cuda "
+        f"{', '.join(report.GPU)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu",
+        help="cuda: training steps, instances and decoding on a GPU, in about three minutes",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, table.md")
     parser.add_argument("--force", action="store_true", help="overwrite results in --out")
@@ -53,12 +58,17 @@ def run(args: argparse.Namespace, extra: Extra | None = None) -> int:
             raise UserError(f"{folder} is not a folder: make it first")
     if args.out is not None:
         check_out(args.out / "results.json", "the results of a run", is_json, force=args.force)
-    numbers = args.threads or sorted({1, all_threads()})
+    known = report.GPU if args.device == "cuda" else report.NAMES
+    for name in args.only:
+        if name not in known:
+            raise UserError(f"{name} is none of --device {args.device}: {', '.join(known)}")
+    # A GPU has one table, whatever the threads of its host.
+    numbers = args.threads or ([1] if args.device == "cuda" else sorted({1, all_threads()}))
     if args.profile is not None:
         names = report.profiles(args.model, numbers[0], args.only, args.profile)
         write("".join(f"{printable(args.profile / name)}.txt\n" for name in names))
         return OK
-    results = report.bench(args.model, numbers, args.only, extra)
+    results = report.bench(args.model, numbers, args.only, extra, args.device)
     if args.out is not None:
         report.write(results, args.out)
     write(json.dumps(results, indent=1) if args.json else report.markdown(results))

@@ -14,8 +14,8 @@ from torch import nn
 
 import equal_losses
 from conftest import Run, assert_mistake
-from scalefp.bench import parts, report, rows, textbook, timing, training
-from scalefp.config import ModelConfig
+from scalefp.bench import gpu, parts, report, rows, textbook, timing, training
+from scalefp.config import ModelConfig, OptimizerConfig, TrainConfig
 from scalefp.networks.generator import block_resolutions, channels_at
 from scalefp.networks.layers import modulated_conv2d_reference
 
@@ -187,7 +187,7 @@ def test_a_measurement_in_its_own_process(release: Path, tmp_path: Path, kind: s
 def test_the_worker_knows_every_name() -> None:
     script = (
         "from scalefp.bench import report, worker\n"
-        "assert set(report.SPEED) == set(worker.SPEED)\n"
+        "assert {*report.SPEED, *report.GPU} == set(worker.SPEED)\n"
         "assert set(report.MEMORY) | set(report.PROFILED) == set(worker.ALONE)\n"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
@@ -313,3 +313,43 @@ def test_agreement_counts_in_standard_errors() -> None:
     one = found["bit_accuracy"]
     assert (one["ours"], one["textbook"]) == (2, 3)
     assert one["difference_in_standard_errors"] == pytest.approx(-1 / math.sqrt(2 / 3))
+
+
+# On a GPU; here everything but the GPU is at work.
+
+
+def test_steps_on_a_gpu_are_measured_beside_the_textbooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def configuration(resolution: int, batch: int | None) -> TrainConfig:
+        config = TrainConfig(model=SMALL, optimizer=OptimizerConfig(batch=4))
+        config.perturb = {"jpeg": 0.5}
+        config.run.precision = "fp32"
+        return config
+
+    monkeypatch.setattr(gpu, "configuration", configuration)
+    monkeypatch.setattr(gpu, "TEXTBOOK", 16)
+    made = gpu.measure_step(16, torch.device("cpu"), repeats=1)
+    assert [row.own.what.partition(",")[0] for row in made] == [
+        *["training step"] * 4, "kernels in a step", "time in which the GPU computes", "memory",
+    ]  # fmt: skip
+    beside = [row.beside.what for row in made if row.beside is not None]
+    assert beside == ["textbook, fp32", "textbook, TF32", "textbook, bf16, compiled"]
+    assert all(row.own.median > 0 for row in made[:4])
+
+
+def test_the_step_that_is_measured_is_the_releases_with_all_perturbations() -> None:
+    config = gpu.configuration(128)
+    config.check()
+    assert (config.model.resolution, config.optimizer.batch) == (128, gpu.BATCH[128])
+    assert len(config.perturb) > 15 and config.model.channel_base // 128 == 64
+
+
+def test_instances_and_reading_are_measured_on_a_device() -> None:
+    made = gpu.measure_use("emoji", torch.device("cpu"), repeats=1, used=2)
+    assert all(row.own.median > 0 and row.unit == "img/s" for row in made)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_it_says_so(run: Run) -> None:
+    asked = run("bench", "--device", "cuda", "--only", "gpu32")
+    assert asked.code == 2 and "gpu32 failed" in asked.err and "Traceback" not in asked.err
+    assert_mistake(run("bench", "--device", "cuda", "--only", "decode"), "none of --device cuda")
