@@ -183,7 +183,8 @@ def run_sweep(app: Application, hydra: Hydra, overrides: list[str]) -> int:
         folder = Path(config.hydra.sweep.dir).absolute()
         callbacks = Callbacks(config)
     make_folder(folder)
-    taken = f"another sweep is at work in {folder}: wait for its end, or choose another name="
+    place = "name=" if "name" in app.unnamed else "out="
+    taken = f"another sweep is at work in {folder}: wait for its end, or choose another {place}"
     with held(folder / LOCK, taken):
         failures = folder / FAILURES
         failures.unlink(missing_ok=True)
