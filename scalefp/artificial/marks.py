@@ -20,7 +20,7 @@ from scalefp.data.source import Source
 from scalefp.errors import UserError
 from scalefp.files import atomic_path, counted
 from scalefp.key import Key
-from scalefp.release.alignment import above_noise
+from scalefp.release.evenness import above_noise
 
 SUFFIX = ".marks.json"
 SAMPLE = 64  # images looked at

@@ -20,7 +20,7 @@ from scalefp.artificial.marks import (
 from scalefp.data.source import Source
 from scalefp.errors import UserError
 from scalefp.key import Key
-from scalefp.release.alignment import above_noise
+from scalefp.release.evenness import above_noise
 
 KEY = Key.from_hex("0123abcd")
 

@@ -1,5 +1,8 @@
 """Reading moved images, with a decoder made by hand: its logits are correlations with patterns."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,9 +10,29 @@ import torch.nn.functional as F
 from scalefp.config import ModelConfig
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.frames import orientations, similarity, warp
-from scalefp.release.alignment import SURE, above_noise, evenness, read
+from scalefp.release import alignment
+from scalefp.release.evenness import SURE, above_noise, evenness
+from scalefp.release.matched import MatchedFilter
 
 SIZE, N_BITS = 32, 128
+
+
+@pytest.fixture(scope="module")
+def filters():
+    """Matched filters that were made before, by the carriers of their decoder."""
+    return {}
+
+
+@pytest.fixture
+def read(filters):
+    """Reading as a release does, which makes the matched filter of its decoder once."""
+
+    def read(decoder, images):
+        same = None if decoder.content is None else decoder.carriers.weight.sum().item()
+        filter = filters.setdefault(same, MatchedFilter(decoder))
+        return alignment.read(decoder, images, filter)
+
+    return read
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +91,11 @@ def squeezed(images, width, height):
     return warp(images, frame.expand(len(images), -1, -1))
 
 
-def test_images_as_they_were_are_read_in_one_pass(patterns, decoder, monkeypatch):
+def test_images_as_they_were_are_read_in_one_pass(read, patterns, decoder, monkeypatch):
     images, bits = marked(patterns)
     direct = decoder(images)[0]
     assert (above_noise(direct) > SURE).all() and accuracy(direct, bits) == 1
-    monkeypatch.setattr("scalefp.release.alignment.find", None)  # would fail if it were called
+    monkeypatch.setattr("scalefp.release.matching.look", None)  # would fail if it were called
     torch.testing.assert_close(read(decoder, images), direct)
 
 
@@ -96,7 +119,7 @@ def test_images_as_they_were_are_read_in_one_pass(patterns, decoder, monkeypatch
         "16:9", "3:4",
     ],
 )  # fmt: skip
-def test_moved_images_are_put_back_and_read(patterns, decoder, change):
+def test_moved_images_are_put_back_and_read(read, patterns, decoder, change):
     images, bits = marked(patterns)
     seen = change(images)
     assert accuracy(decoder(seen)[0], bits) < 0.9
@@ -104,7 +127,7 @@ def test_moved_images_are_put_back_and_read(patterns, decoder, change):
 
 
 @pytest.mark.parametrize("off", [0, 0.12], ids=["exact", "aside"])
-def test_a_good_localizer_saves_what_trying_does_not_find(patterns, off):
+def test_a_good_localizer_saves_what_trying_does_not_find(read, patterns, off):
     decoder = build(patterns)
     images, bits = marked(patterns)
     place = dict(side=0.7, angle=20, x=0.2, y=-0.2)
@@ -117,7 +140,7 @@ def test_a_good_localizer_saves_what_trying_does_not_find(patterns, off):
     assert accuracy(read(decoder, seen), bits) > 0.95
 
 
-def test_each_image_is_read_by_itself(patterns, decoder):
+def test_each_image_is_read_by_itself(read, patterns, decoder):
     images, _ = marked(patterns, count=4)
     seen = torch.stack([images[0], images[1].flip(2), images[2], torch.zeros_like(images[3])])
     together = read(decoder, seen)
@@ -125,12 +148,12 @@ def test_each_image_is_read_by_itself(patterns, decoder):
         torch.testing.assert_close(together[i], read(decoder, seen[i : i + 1])[0])
 
 
-def test_where_nothing_is_found_an_image_is_read_as_it_is(decoder):
+def test_where_nothing_is_found_an_image_is_read_as_it_is(read, decoder):
     noise = torch.randn(6, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 0.2
     torch.testing.assert_close(read(decoder, noise), decoder(noise)[0])
 
 
-def test_without_a_localizer_images_are_read_as_they_are(patterns):
+def test_without_a_localizer_images_are_read_as_they_are(read, patterns):
     decoder = build(patterns, localizer=False)
     seen = marked(patterns)[0].flip(3)
     torch.testing.assert_close(read(decoder, seen), decoder(seen)[0])
@@ -161,3 +184,23 @@ def test_above_noise_is_standardised_for_noise_of_any_length():
         values = above_noise(noise)
         assert values.mean().item() == pytest.approx(0, abs=0.2)
         assert values.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_the_best_of_many_wrong_places_gives_no_unlikely_p_value(read, decoder):
+    """Keys are drawn without a look at images, so p-values of unrelated images are uniform."""
+    noise = torch.randn(24, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3)) * 0.2
+    signs = (read(decoder, noise) > 0).numpy() * 2 - 1
+    keys = np.random.default_rng(0).integers(0, 2, (500, N_BITS)) * 2 - 1
+    matches = (signs @ keys.T + N_BITS) // 2  # [images, keys], Binomial(128, 1/2)
+    assert matches.mean() == pytest.approx(64, abs=0.3)
+    assert matches.std() == pytest.approx(math.sqrt(32), rel=0.03)
+
+
+def test_a_decoder_without_carriers_tries_places_by_passes(patterns, monkeypatch):
+    tried = []
+    monkeypatch.setattr("scalefp.release.trials.read_moved", lambda *of: tried.append(of) or of[2])
+    decoder = build(patterns)
+    decoder.content = None
+    seen = marked(patterns, count=1)[0] * 0
+    alignment.read(decoder, seen)
+    assert len(tried) == 1
