@@ -248,6 +248,8 @@ class ModulationConfig:
     # Of those whose weights get a sum of learned tensors, one for each bit and with its sign.
     deltas: list[str] = field(default_factory=list)
     key_gain: float = within(0.1, 0, 1000)  # initial strength of the modulation
+    # Initial change of weights by `deltas`, in units of the weights' own deviation.
+    delta_gain: float = within(1.0, 0, 1000)
     delta_rate: float = within(10.0, 1e-6, 1e6)  # learning rate of `deltas`, relative
     method: str = "forward"  # what makes the images, for example decode
     # Values of the images that stand for black and white; -1 and 1, or 0 and 1.

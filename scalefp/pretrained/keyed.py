@@ -79,7 +79,9 @@ class KeyedLayer(nn.Module):
     bit and with its sign. Signs of 0 change nothing at all.
     """
 
-    def __init__(self, layer: Layer, n_bits: int, *, key_gain: float, deltas: bool) -> None:
+    def __init__(
+        self, layer: Layer, n_bits: int, *, key_gain: float, delta_gain: float | None
+    ) -> None:
         super().__init__()
         groups, inputs, outputs = channels(layer)
         self.groups = groups
@@ -88,10 +90,10 @@ class KeyedLayer(nn.Module):
         if layer.bias is not None:
             self.shift_change = Linear(n_bits, outputs, bias=False)
         self.deltas: nn.Parameter | None = None
-        if deltas:
+        if delta_gain is not None:
             self.deltas = nn.Parameter(torch.randn(n_bits, *layer.weight.shape))
         weight = grouped(layer, layer.weight.detach()).float()
-        self.delta_gain = key_gain * float(weight.std(unbiased=False)) / math.sqrt(n_bits)
+        self.delta_gain = (delta_gain or 0) * float(weight.std(unbiased=False)) / math.sqrt(n_bits)
         # The norm of the weights of each output channel: the unit of its shift.
         self.unit: Tensor
         self.register_buffer("unit", weight.square().sum((2, 3)).flatten().sqrt(), persistent=False)

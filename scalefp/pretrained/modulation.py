@@ -105,6 +105,7 @@ class Parent(nn.Module):
         layers: Sequence[str] | None,
         deltas: Sequence[str],
         key_gain: float,
+        delta_gain: float,
         method: str,
     ) -> None:
         super().__init__()
@@ -115,7 +116,12 @@ class Parent(nn.Module):
         self.names = names + [name for name in changed if name not in names]
         known = candidates(self.network)
         self.keyed = nn.ModuleList(
-            KeyedLayer(known[name], n_bits, key_gain=key_gain, deltas=name in changed)
+            KeyedLayer(
+                known[name],
+                n_bits,
+                key_gain=key_gain,
+                delta_gain=delta_gain if name in changed else None,
+            )
             for name in self.names
         )
 
@@ -202,6 +208,7 @@ def modulate(
     *,
     deltas: Sequence[str] = (),
     key_gain: float = 0.1,
+    delta_gain: float = 1.0,
     method: str = "forward",
 ) -> Parent:
     """Attach key modulation to any network, without touching it or its source.
@@ -215,6 +222,7 @@ def modulate(
         deltas: names of the layers whose weights also get a sum of learned tensors, one for each
             bit and with its sign. They need ``n_bits`` times the memory of the layers.
         key_gain: standard deviation of the scales before any training.
+        delta_gain: that of the change of weights by ``deltas``, in units of the weights' own.
         method: of the network, what ``parent(*inputs, bits)`` calls, for example ``decode``.
 
     Returns:
@@ -225,4 +233,4 @@ def modulate(
     """
     if not 1 <= n_bits <= 512:
         raise UserError(f"n_bits must lie between 1 and 512, not {n_bits}")
-    return Parent(network, n_bits, layers, deltas, key_gain, method)
+    return Parent(network, n_bits, layers, deltas, key_gain, delta_gain, method)

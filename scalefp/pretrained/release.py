@@ -76,7 +76,7 @@ class PretrainedModel(Reader):
             )
         parent = modulate(
             load_generator(options), self.config.n_bits, how["layers"], deltas=how["deltas"],
-            key_gain=how["key_gain"], method=how["method"],
+            key_gain=how["key_gain"], delta_gain=how["delta_gain"], method=how["method"],
         )  # fmt: skip
         check_strictly(shapes_of(parent.keyed.state_dict()), shapes_of(self.keyed), "the release")
         parent.keyed.load_state_dict(self.keyed)
@@ -124,6 +124,7 @@ def save_pretrained(
             "layers": parent.names,
             "deltas": deltas,
             "key_gain": config.modulation.key_gain,
+            "delta_gain": config.modulation.delta_gain,
             "method": parent.method,
             "range": list(config.modulation.range),
         },
@@ -133,14 +134,25 @@ def save_pretrained(
     save_tensors(path, KIND, networks.state_dict(), header, half=True)
 
 
+HOW = ("layers", "deltas", "key_gain", "delta_gain", "method", "range")  # of the modulation
+
+
 def _shapes(header: Any, path: Path) -> dict[str, list[int]]:
-    """Shapes of what a key changes, as a header says them."""
+    """Shapes of what a key changes, as a header says them, which has to be whole."""
     found = header.get("keyed")
     whole = isinstance(found, dict) and all(
         isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)
         for shape in found.values()
     )
-    if not whole or not isinstance(header.get("origin"), dict):
+    origin = header.get("origin")
+    parts = ("generator", "inputs", "modulation")
+    known = isinstance(origin, dict) and all(isinstance(origin.get(n), dict) for n in parts)
+    if not (
+        whole
+        and known
+        and "weights_digest" in origin
+        and all(n in origin["modulation"] for n in HOW)
+    ):
         raise UserError(f"{path} is not a whole release: its header is damaged")
     return dict(found)
 

@@ -85,7 +85,7 @@ class AdoptedState:
         options = config.modulation
         parent = modulate(
             adopted.network, config.model.n_bits, adopted.layers, deltas=options.deltas,
-            key_gain=options.key_gain, method=options.method,
+            key_gain=options.key_gain, delta_gain=options.delta_gain, method=options.method,
         )  # fmt: skip
         decoder, carriers_rate = Decoder(ReaderSizes.of(config.model)), 1.0
         if options.fitted_start:
