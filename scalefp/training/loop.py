@@ -21,9 +21,11 @@ from scalefp.errors import UserError
 from scalefp.release.container import kind_of, load_tensors
 from scalefp.release.networks import holds_networks
 from scalefp.training.distributed import World, is_main, join, pick_device, world_size
+from scalefp.training.fitting import fitting_batch
 from scalefp.training.log import TrainingLog
 from scalefp.training.precision import pick_precision, precision_name
 from scalefp.training.run import (
+    TooLittleMemoryError,
     caught_signals,
     locked,
     make_run_folder,
@@ -168,7 +170,21 @@ def run(kind: Callable[[C, World], Training], config: C, run_dir: str | Path) ->
     """
     options: Any = config
     check(options)
-    run_dir = make_run_folder(run_dir)
+    run_dir, device = make_run_folder(run_dir), pick_device(options.run)
+    try:
+        return run_in(kind, config, run_dir)
+    except TooLittleMemoryError as error:
+        if device.type != "cuda" or world_size() > 1:
+            raise
+        said = str(error)
+    # Only now, without the error, is the memory free that the failed step had taken.
+    batch = fitting_batch(kind, options, device)
+    raise UserError(said if batch is None else f"{said}; optimizer.batch={batch} fits")
+
+
+def run_in(kind: Callable[[C, World], Training], config: C, run_dir: Path) -> dict[str, float]:
+    """:func:`run` in a folder that is there, with options that may work."""
+    options: Any = config
     with (
         locked(run_dir, here=is_main()),
         closing(join(pick_device(options.run))) as world,

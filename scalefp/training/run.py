@@ -60,9 +60,13 @@ def memory_ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
+class TooLittleMemoryError(UserError):
+    """What a training takes is more than there is."""
+
+
 @contextmanager
 def named_memory_errors(config: Any) -> Iterator[None]:
-    """Within this, too little memory is a :class:`UserError` that names what takes it.
+    """Within this, too little memory is a :class:`TooLittleMemoryError` that names what takes it.
 
     Args:
         config: options of the training.
@@ -75,7 +79,7 @@ def named_memory_errors(config: Any) -> Iterator[None]:
         sizes = {f"model.{name}": getattr(config.model, name, None) for name in WIDTHS}
         takes = {"optimizer.batch": config.optimizer.batch, **sizes}
         named = ", ".join(f"{name}={value}" for name, value in takes.items() if value is not None)
-        raise UserError(
+        raise TooLittleMemoryError(
             f"there is too little memory for {named}: lower some of them, or raise run.accumulate"
         ) from error
 
