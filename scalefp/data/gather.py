@@ -165,8 +165,13 @@ def gather(arguments: Iterable[str], stdin: BinaryIO) -> Gathered:
         arguments: image files, folders (looked through at any depth), zips, or ``-`` for a list of
             such paths on ``stdin``.
     """
-    paths: list[str] = []
-    for argument in arguments:
-        paths += listed(stdin) if argument == LIST else [argument]
+    images: list[Found] = []
     skipped: Counter[str] = Counter()
-    return Gathered([image for path in paths for image in _one(path, skipped)], skipped)
+    for argument in arguments:
+        paths = listed(stdin) if argument == LIST else [argument]
+        if not paths:
+            problem = "the list on standard input names no image: write a path in each line"
+            images.append(Found(LIST, LIST, problem=problem))
+        for path in paths:
+            images += _one(path, skipped)
+    return Gathered(images, skipped)

@@ -144,6 +144,10 @@ def _in_one_sentence(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{name} needs more memory than there is: make it smaller first") from error
     except Exception as error:  # on hostile bytes a decoder may raise anything
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+            raise UserError(
+                f"{name} cannot be read ({error.strerror}): check its name and its disk"
+            ) from error
         raise UserError(f"{name} is truncated or corrupt ({error}): replace it") from error
 
 
@@ -166,6 +170,8 @@ def read_image(
             than ``max_pixels`` pixels, which is refused from its header, before decoding.
     """
     if isinstance(source, (str, Path)):
+        if not str(source):  # which a path takes for the current folder
+            raise UserError("the name of an image is empty: give its path")
         name = name or str(source)
     elif name is None:
         name = str(getattr(source, "name", "") or getattr(source, "filename", "") or "the image")

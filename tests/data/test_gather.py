@@ -113,6 +113,11 @@ def test_a_list_of_paths(tmp_path: Path, separator: bytes) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("stdin", [b"", b"\n", b"\r\n\r\n", b"\0"])
+def test_a_list_of_nothing_is_said_to_be_one(stdin: bytes) -> None:
+    assert "standard input names no image" in problem(collect("-", stdin=stdin))
+
+
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.png"
     with open(path, "wb") as file:

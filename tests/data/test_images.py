@@ -379,6 +379,16 @@ def test_pillows_own_limit_does_not_interfere(monkeypatch: pytest.MonkeyPatch) -
             assert tensor.shape == (1, 3, 16, 16)
 
 
+def test_what_the_system_refuses_is_not_blamed_on_the_image(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(encode(photo(), "PNG"))
+    for path, why in ((f"{file}/", "Not a directory"), ("x" * 5000, "File name too long")):
+        with pytest.raises(UserError, match=rf"cannot be read \({why}\)"):
+            read_image(path)
+    with pytest.raises(UserError, match="the name of an image is empty"):
+        read_image("")
+
+
 def test_limit_is_inclusive() -> None:
     side = int(MAX_PIXELS**0.5)
     assert "truncated or corrupt" in refusal(png_header(side, side))
