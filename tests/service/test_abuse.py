@@ -136,12 +136,31 @@ def test_a_body_that_is_too_large_is_refused_at_once(live: Live) -> None:
         b"POST /attribute HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
         b"POST /attribute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
         b"Content-Length: 6\r\n\r\nhello",
+        b"GET / HTTP/1.1\r\n\r\n",  # for no host
+        b"POST /keys HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
     ],
 )
 def test_what_is_no_request_gets_400(live: Live, sent: bytes) -> None:
     with suppress(ConnectionError):  # closed before all of it was sent
-        assert exchange(live, sent).startswith(b"HTTP/1.1 400 ")
+        head, _, body = exchange(live, sent).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert json.loads(body)["error"].keys() == {"code", "message"}
     assert post(live, UPLOADS[0].data) == 200
+
+
+def test_a_damaged_rest_of_a_refused_request_is_hung_up_on(live: Live) -> None:
+    head = b"POST /keys HTTP/1.1\r\nHost: elsewhere\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(live.address, timeout=60) as connected:
+        connected.sendall(head)
+        answer = b""
+        while b'"wrong_host"' not in answer:
+            answer += connected.recv(10_000)
+        connected.sendall(b"no size\r\n")
+        rest = connected.recv(10_000)
+        while rest and not rest.startswith(b"HTTP"):  # what was left of the answer
+            rest = connected.recv(10_000)
+        assert rest == b""
+    assert "Traceback" not in live.log.read_text()
 
 
 def test_nothing_crashed_and_no_key_was_logged(live: Live) -> None:
