@@ -17,8 +17,8 @@ def read(decoder: Decoder, images: Tensor, filter: MatchedFilter | None = None) 
     """Logits [b, n] of images [b, 3, R, R], each read where it came from.
 
     Images that read evenly as they are cost one pass of the decoder, a batch at a time. Each other
-    one costs as much as about eight of them, fifteen where something is found. A decoder without
-    carriers tries places by passes, which takes hundreds; one without localizer reads all as they
+    one costs as much as about twenty-five of them, thirty if something is found. Decoders without
+    carriers try places by passes, which takes hundreds; those without localizer read all as they
     are.
 
     Args:
