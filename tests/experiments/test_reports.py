@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2] / "experiments"
 ARTIFICIAL = ROOT / "artificial-fingerprints"
 REPORTS = {
     "ablation": ARTIFICIAL / "ablation",
+    "adopted_generator": ROOT / "pretrained",
     "baselines": ARTIFICIAL / "baselines",
     "calibrate": ROOT / "false-attribution",
     "collude": ROOT / "collusion",
