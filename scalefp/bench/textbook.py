@@ -9,6 +9,7 @@ Shape legend: b batch, I and O channels, H W height and width, n key bits, e emb
 """
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from scalefp.networks.generator import KeyEmbedding, block_resolutions, channels
 from scalefp.networks.layers import Linear, normalize_2nd_moment
 
 
+@cache
 def low_pass(channels: int, device: torch.device | str = "cpu") -> Tensor:
     """The filter 1 3 3 1 both ways, for each channel: [C, 1, 4, 4]."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device)
