@@ -2,9 +2,12 @@
 
 import argparse
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,7 @@ def lines(result: dict[str, Any], out: Path) -> Iterator[str]:
 
 def run_scan(args: argparse.Namespace) -> int:
     from scalefp.attribution.odds import why_never
+    from scalefp.data.gather import LIST
     from scalefp.loading import load
     from scalefp.registry import Registry, check_pair
     from scalefp.scan.pool import scan_in_processes
@@ -120,9 +124,11 @@ def run_scan(args: argparse.Namespace) -> int:
     never = why_never(model.config.n_bits, len(snapshot), args.fpr)
     if never is not None:
         say(never)
+    # Read before a scan is taken up, too: another list is another scan.
+    listed = sys.stdin.buffer.read() if LIST in args.sources else b""
     settings = Settings(
         args.sources, model.digest, snapshot.head, len(snapshot), args.fpr, args.form, args.search,
-        args.max_megapixels, args.shard,
+        args.max_megapixels, args.shard, sha256(listed).hexdigest() if listed else "",
     )  # fmt: skip
     task = Task(
         args.model, args.registry, snapshot.head, str((out / "shards").absolute()), args.fpr,
@@ -136,7 +142,7 @@ def run_scan(args: argparse.Namespace) -> int:
         pool = partial(scan_on_ray, address=args.ray, workers=args.workers)
     with stopped_by_sigterm():
         try:
-            result = scan(out, task, settings, pool, progress=True)
+            result = scan(out, task, settings, pool, BytesIO(listed), progress=True)
         except (SystemExit, KeyboardInterrupt):
             say("stopped; the same command goes on with the shards that are missing")
             raise

@@ -8,12 +8,11 @@ command scans the shards that have no file.
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -38,6 +37,7 @@ class Settings:
         model: digest of the release.
         registry: hash of the newest entry of its log.
         shard: most files, or entries of a zip, in a shard.
+        listed: SHA-256 of the list of paths on standard input; "" if none of the sources is ``-``.
     """
 
     sources: list[str]
@@ -49,11 +49,15 @@ class Settings:
     search: bool
     max_megapixels: int
     shard: int
+    listed: str
     version: str = __version__
 
 
-def make_plan(folder: Path, settings: Settings) -> int:
+def make_plan(folder: Path, settings: Settings, stdin: BinaryIO) -> int:
     """Write the plan, or take up the one that is there; its number of shards.
+
+    Args:
+        stdin: the list that the source ``-`` stands for.
 
     Raises:
         UserError: the folder holds something else, or a scan with other settings.
@@ -67,7 +71,7 @@ def make_plan(folder: Path, settings: Settings) -> int:
             raise UserError(f"{folder} holds something else than a scan: choose another --out")
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write(json.dumps({"settings": asdict(settings)}) + "\n")
-            for shard in divide(settings.sources, settings.shard, sys.stdin.buffer):
+            for shard in divide(settings.sources, settings.shard, stdin):
                 file.write(json.dumps(shard.note()) + "\n")
     with path.open(encoding="utf-8") as file:
         before = json.loads(file.readline())["settings"]
@@ -89,12 +93,15 @@ def works(folder: Path) -> Iterator[Work]:
                 yield Work(number, Shard.noted(json.loads(line)))
 
 
-def scan(folder: Path, task: Task, settings: Settings, pool: Pool, *, progress: bool) -> Summary:
+def scan(
+    folder: Path, task: Task, settings: Settings, pool: Pool, stdin: BinaryIO, *, progress: bool
+) -> Summary:
     """Scan what is missing in a folder and sum up all of it.
 
     Args:
         folder: made if missing.
         pool: scans shards by some workers.
+        stdin: see :func:`make_plan`.
         progress: show a bar on standard error.
 
     Returns:
@@ -107,7 +114,7 @@ def scan(folder: Path, task: Task, settings: Settings, pool: Pool, *, progress: 
     import_parquet()
     make_folder(folder / SHARDS)
     with held(folder / LOCK, f"another scan is at work in {folder}: wait for its end"):
-        shards = make_plan(folder, settings)
+        shards = make_plan(folder, settings, stdin)
         done = sum(shard_file(folder / SHARDS, n).exists() for n in range(shards))
         failed, images = list[dict[str, Any]](), 0
         with tqdm(

@@ -1,6 +1,7 @@
 """``scalefp scan``: from every kind of source the verdicts of ``attribute``, whatever is killed."""
 
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -314,3 +315,21 @@ def test_ray_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert_mistake(run("scan", crawl, *arguments, "--ray", "local"), "pip install 'scalefp[ray]'")
+
+
+def test_another_list_on_standard_input_is_another_scan(
+    run: Run,
+    arguments: list[object],
+    crawl: Path,
+    in_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def scan(*images: str) -> Result:
+        text = "".join(f"{crawl / image}\n" for image in images)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        return run("scan", "-", *arguments, "--json")
+
+    assert scan("0.png", "2.png").json["images"] == 2
+    assert scan("0.png", "2.png").json["images"] == 2
+    assert_mistake(scan("4.png"), "holds a scan with listed = ")
+    assert set(rows()) == {str(crawl / "0.png"), str(crawl / "2.png")}
