@@ -253,18 +253,15 @@ class ModulationConfig:
     delta_rate: float = within(10.0, 1e-6, 1e6)  # learning rate of `deltas`, relative
     method: str = "forward"  # what makes the images, for example decode
     # Values of the images that stand for black and white; -1 and 1, or 0 and 1.
-    range: list[float] = field(default_factory=lambda: [-1.0, 1.0])
+    range: list[float] = field(
+        default_factory=lambda: [-1.0, 1.0], metadata={"allowed": ([-1, 1], [0, 1])}
+    )
     # Keys for each input. What comes before the first modulated layer is computed once for all.
     keys_each: int = within(1, 1, 1024)
     fitted_start: bool = True  # the decoder begins as the receiver that fits the original's images
 
     def check(self, batch: int) -> None:
         """Raise :class:`UserError` for options that cannot work."""
-        if self.range not in ([-1, 1], [0, 1]):
-            raise UserError(
-                f"modulation.range must be [-1,1] or [0,1], what black and white are in the "
-                f"generator's images, not {self.range}."
-            )
         if batch % self.keys_each:
             raise UserError(
                 f"optimizer.batch (of one process {batch}) must be a multiple of "

@@ -250,7 +250,8 @@ def test_a_type_is_checked_where_no_range_is():
 
 
 def test_flat_options_name_every_option_once():
-    config = TrainConfig(perturb={"jpeg": 0.5})
+    named = {"_target_": "a.B"}
+    config = TrainConfig(perturb={"jpeg": 0.5}, generator=named, inputs=named)
     flat = flat_options(config)
     assert flat["model.n_bits"] == 128
     assert flat["seed"] == 0

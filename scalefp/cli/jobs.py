@@ -81,7 +81,8 @@ def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig)
         note = load_header(release, kind_of(release) or "release")["training"].get("reached", {})
         reached = {name: note.get(name, figure) for name, figure in figures.items()}
         model, total = config.model, config.schedule.total_images
-        print(ending(reached, model.n_bits, total, release), file=sys.stderr)
+        adopted = bool(getattr(config, "generator", None))
+        print(ending(reached, model.n_bits, total, release, adopted=adopted), file=sys.stderr)
     return figures.get("evidence", math.nan)
 
 

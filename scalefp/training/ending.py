@@ -8,7 +8,14 @@ from scalefp.files import counted
 from scalefp.release.readable import shortfall
 
 
-def ending(figures: Mapping[str, float], n_bits: int, total_images: int, release: Path) -> str:
+def ending(
+    figures: Mapping[str, float],
+    n_bits: int,
+    total_images: int,
+    release: Path,
+    *,
+    adopted: bool = False,
+) -> str:
     """A few lines for whoever started the training.
 
     Args:
@@ -17,6 +24,7 @@ def ending(figures: Mapping[str, float], n_bits: int, total_images: int, release
         n_bits: length of its keys.
         total_images: that it was trained on.
         release: what it wrote.
+        adopted: whether others trained the generator, to whose pictures ``psnr`` is.
     """
     file = shlex.quote(str(release))
     generates = "n_active" in figures
@@ -24,6 +32,8 @@ def ending(figures: Mapping[str, float], n_bits: int, total_images: int, release
         return f"Trained without keys, as a baseline.\nNext: scalefp evaluate checkpoint={file}"
     active = int(figures.get("n_active", n_bits))
     what = "two keys apart by" if generates else "marks at"
+    if adopted:
+        what = "the original's pictures kept to"
     lines = [
         f"Reached: {active} of {n_bits} key bits switched on, {figures['bit_accuracy']:.1%} of all "
         f"bits read right, {counted(figures['evidence'], 'bit')} of evidence from one image, "

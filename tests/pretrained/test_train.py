@@ -74,6 +74,13 @@ def release(folder: Path) -> Path:
     return folder / "runs" / "first" / "release.safetensors"
 
 
+def test_the_end_of_a_training_says_how_near_its_pictures_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(folder, "end", "schedule.total_images=32")) == 0
+    assert "the original's pictures kept to" in capsys.readouterr().err
+
+
 def run(*arguments: object) -> Any:
     """What a command prints as JSON."""
     shown = io.StringIO()
@@ -207,7 +214,7 @@ OWN = "tests.pretrained.own_generator."
         ({"generator._target_": OWN + "Grey"}, r"images \[b, 3, R, R\], not \[16, 1, 16, 16\]"),
         ({"generator._target_": OWN + "Bright"}, r"modulation.range=\[0,1\], but .* spans"),
         ({"modulation.range": [-1, 1]}, r"looks like \[0,1\]"),
-        ({"modulation.range": [0, 255]}, r"must be \[-1,1\] or \[0,1\]"),
+        ({"modulation.range": [0, 255]}, r"modulation.range must be one of \[-1, 1\], \[0, 1\]"),
         ({"inputs._target_": OWN + "Wide"}, "does not take what inputs draws"),
         ({"inputs._target_": OWN + "Generator"}, "has no draw"),
         ({"modulation.layers": ["outt"]}, "nearest names are out"),
