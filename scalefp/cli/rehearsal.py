@@ -47,6 +47,10 @@ def show_rehearsal(
     with opened(app) as hydra, explained(app.prog):
         config = hydra.compose_config(app.config_name, texts, run_mode=RunMode.RUN)
         options = task_options(config)
+    if getattr(options, "generator", None):
+        from scalefp.pretrained.train import AdoptedTraining
+
+        kind = AdoptedTraining
     torch.set_num_threads(options.run.threads)
     write("".join(f"{line}\n" for line in lines(rehearse(kind, options), options)))
     return OK

@@ -283,3 +283,11 @@ def test_generator_and_inputs_belong_together() -> None:
     config = compose_training(["+inputs._target_=tests.pretrained.own_generator.Latents"])
     with pytest.raises(UserError, match="belong together"):
         config.check()
+
+
+def test_a_dry_run_is_of_the_generator_that_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command(folder, "dry"), "--dry-run"]) == 0
+    assert "parameters: parent" in capsys.readouterr().out
+    assert not (folder / "runs" / "dry").exists()
