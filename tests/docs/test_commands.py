@@ -37,6 +37,10 @@ NOT_RUN = {
     "scalefp release": "needs a training of minutes; tests/release runs it",
     "scalefp scan": "needs the extra scan and starts processes; tests/scan runs it",
     "scalefp artificial train": "takes an hour",
+    "scalefp registry issue recipient-a --registry keys.db --model runs/faces": "needs a training",
+    "scalefp instantiate --model runs/faces": "needs a training",
+    "scalefp sample --instance a.safetensors --out images --num 16": "needs a training",
+    "scalefp attribute --model runs/faces": "needs a training",
     "scalefp evaluate": "takes minutes",
     "scalefp bench": "takes minutes",
     "scalefp attribute --model emoji --registry keys.db images --workers": "starts two processes",
@@ -102,6 +106,7 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
+    files = re.findall(r"`(mine/[\w/]+\.yaml)`", page.read_text())
     for block in blocks(page, "python", "sh", "yaml"):
         if block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -110,6 +115,10 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             continue
         if block.language == "yaml":
             assert isinstance(yaml.safe_load(block.text), dict)
+            if files:  # that the page names, in its order
+                path = Path(files.pop(0))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.text)
             continue
         for command in commands(block.text):
             if command.startswith(tuple(NOT_RUN)):
