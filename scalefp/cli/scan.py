@@ -112,7 +112,7 @@ def lines(result: dict[str, Any], out: Path) -> Iterator[str]:
 
 def run_scan(args: argparse.Namespace) -> int:
     from scalefp.attribution.odds import why_never
-    from scalefp.data.gather import LIST
+    from scalefp.data.gather import LIST, read_list
     from scalefp.loading import load
     from scalefp.registry import Registry, check_pair
     from scalefp.scan.pool import scan_in_processes
@@ -125,7 +125,7 @@ def run_scan(args: argparse.Namespace) -> int:
     if never is not None:
         say(never)
     # Read before a scan is taken up, too: another list is another scan.
-    listed = sys.stdin.buffer.read() if LIST in args.sources else b""
+    listed = read_list(sys.stdin.buffer) if LIST in args.sources else b""
     settings = Settings(
         args.sources, model.digest, snapshot.head, len(snapshot), args.fpr, args.form, args.search,
         args.max_megapixels, args.shard, sha256(listed).hexdigest() if listed else "",

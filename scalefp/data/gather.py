@@ -5,6 +5,7 @@ asked for, is in the list, readable or not, and the rest is counted.
 """
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ from scalefp.data.source import open_zip, read_entry
 from scalefp.errors import UserError
 
 LIST = "-"  # stands for a list of paths on standard input
+MAX_LIST = 256 << 20  # bytes of such a list: millions of paths, and an end for one that has none
+MAX_PATH = 4096  # bytes; no system takes a longer one
 _ZIP = b"PK\3\4"
 
 _open_zip = lru_cache(maxsize=4)(open_zip)
@@ -148,13 +151,37 @@ def _one(argument: str, skipped: Counter[str]) -> Iterator[Found]:
         yield Found(argument, argument, problem=problem)
 
 
+def read_list(stream: BinaryIO) -> bytes:
+    """A list of paths as it stands on standard input.
+
+    Raises:
+        UserError: it is longer than ``MAX_LIST`` bytes: perhaps it never ends.
+    """
+    text = stream.read(MAX_LIST + 1)
+    if len(text) > MAX_LIST:
+        raise UserError(
+            f"the list on standard input is longer than {MAX_LIST >> 20} MiB: give the folder of "
+            "the images, or a part of the list at a time"
+        )
+    return text
+
+
 def listed(stream: BinaryIO) -> list[str]:
-    """The paths of a list, one a line, or separated by NUL (``find -print0``) if there is one."""
-    text = stream.read()
-    separator = b"\0" if b"\0" in text else b"\n"
-    paths = text.split(separator)
-    if separator == b"\n":
-        paths = [path.removesuffix(b"\r") for path in paths]
+    """The paths of a list, one a line, or separated by NUL (``find -print0``) if there is one.
+
+    Raises:
+        UserError: the list, or a name in it, is longer than one can be.
+    """
+    text = read_list(stream)
+    if b"\0" in text:
+        paths = re.findall(rb"[^\0]+", text)
+    else:
+        paths = [path.removesuffix(b"\r") for path in re.findall(rb"[^\n]+", text)]
+    if any(len(path) > MAX_PATH for path in paths):
+        raise UserError(
+            f"the list on standard input holds a name of more than {MAX_PATH} bytes, which no path "
+            "can have: write a path in each line"
+        )
     return [os.fsdecode(path) for path in paths if path]
 
 
@@ -164,6 +191,9 @@ def gather(arguments: Iterable[str], stdin: BinaryIO) -> Gathered:
     Args:
         arguments: image files, folders (looked through at any depth), zips, or ``-`` for a list of
             such paths on ``stdin``.
+
+    Raises:
+        UserError: the list is longer than one can be.
     """
     images: list[Found] = []
     skipped: Counter[str] = Counter()

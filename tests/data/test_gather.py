@@ -118,6 +118,37 @@ def test_a_list_of_nothing_is_said_to_be_one(stdin: bytes) -> None:
     assert "standard input names no image" in problem(collect("-", stdin=stdin))
 
 
+class Endless(io.RawIOBase):
+    """A stream of one byte that never ends; counts what was taken of it."""
+
+    def __init__(self, byte: bytes) -> None:
+        self.byte, self.taken = byte, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        buffer[:] = self.byte * len(buffer)
+        self.taken += len(buffer)
+        return len(buffer)
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"\n", b"a"])
+def test_a_list_that_never_ends_is_refused(byte: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalefp.data.gather.MAX_LIST", 1 << 20)
+    endless = Endless(byte)
+    with pytest.raises(UserError, match="standard input is longer than 1 MiB"):
+        gather(["-"], io.BufferedReader(endless))
+    assert endless.taken < 2 << 20
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\0"])
+def test_a_name_that_no_path_can_have_is_refused(separator: bytes) -> None:
+    with pytest.raises(UserError, match="a name of more than 4096 bytes") as error:
+        collect("-", stdin=separator.join([b"a.png", b"a" * 4097]) + separator)
+    assert "aaaa" not in str(error.value)
+
+
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.png"
     with open(path, "wb") as file:
