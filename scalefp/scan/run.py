@@ -11,18 +11,19 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
 from scalefp import __version__
 from scalefp.errors import UserError
 from scalefp.experiment import make_folder, write_json
-from scalefp.files import atomic_path, held
+from scalefp.files import atomic_path, check_regular, held, open_regular
 from scalefp.scan.pool import Done, Work
 from scalefp.scan.shards import Shard, divide, import_parquet
-from scalefp.scan.worker import ABOUT, ATTRIBUTED, ERROR, Task, shard_file
+from scalefp.scan.worker import ABOUT, ATTRIBUTED, ERROR, NOBODY, Task, shard_file
 
 PLAN, SHARDS, SUMMARY, LOCK = "plan.jsonl", "shards", "summary.json", ".lock"
 Summary = dict[str, Any]
@@ -60,7 +61,7 @@ def make_plan(folder: Path, settings: Settings, stdin: BinaryIO) -> int:
         stdin: the list that the source ``-`` stands for.
 
     Raises:
-        UserError: the folder holds something else, or a scan with other settings.
+        UserError: the folder holds something else, a scan with other settings, or a damaged plan.
     """
     path = folder / PLAN
     if not path.exists():
@@ -73,24 +74,48 @@ def make_plan(folder: Path, settings: Settings, stdin: BinaryIO) -> int:
             file.write(json.dumps({"settings": asdict(settings)}) + "\n")
             for shard in divide(settings.sources, settings.shard, stdin):
                 file.write(json.dumps(shard.note()) + "\n")
-    with path.open(encoding="utf-8") as file:
-        before = json.loads(file.readline())["settings"]
-        for name, now in asdict(settings).items():
-            if before.get(name) != now:
-                raise UserError(
-                    f"{folder} holds a scan with {name} = {before.get(name)}, not {now}: choose "
-                    "another --out, or repeat the command that began it"
-                )
-        return sum(1 for _ in file)
+    before, shards = read_plan(folder)
+    for name, now in asdict(settings).items():
+        if before.get(name) != now:
+            raise UserError(
+                f"{folder} holds a scan with {name} = {before.get(name)}, not {now}: choose "
+                "another --out, or repeat the command that began it"
+            )
+    return sum(1 for _ in shards)
+
+
+def read_plan(folder: Path) -> tuple[dict[str, Any], Iterator[Shard]]:
+    """The settings of the plan in a folder, and its shards, read one after the other.
+
+    Raises:
+        UserError: the plan is damaged or cannot be read; while the shards are read, too.
+    """
+    path = folder / PLAN
+    damaged = UserError(
+        f"{path} is damaged: choose another --out, or remove {folder} and scan anew"
+    )
+
+    def read() -> Iterator[Any]:
+        with TextIOWrapper(open_regular(path), encoding="utf-8") as file:
+            try:
+                yield json.loads(file.readline())["settings"].copy()
+                for line in file:
+                    yield Shard.noted(json.loads(line))
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                raise damaged from None
+
+    entries = read()
+    settings = next(entries)
+    if not isinstance(settings, dict):
+        raise damaged
+    return settings, entries
 
 
 def works(folder: Path) -> Iterator[Work]:
     """The shards that have no file yet."""
-    with (folder / PLAN).open(encoding="utf-8") as file:
-        file.readline()
-        for number, line in enumerate(file):
-            if not shard_file(folder / SHARDS, number).exists():
-                yield Work(number, Shard.noted(json.loads(line)))
+    for number, shard in enumerate(read_plan(folder)[1]):
+        if not shard_file(folder / SHARDS, number).exists():
+            yield Work(number, shard)
 
 
 def scan(
@@ -127,35 +152,69 @@ def scan(
                 if one.problem:
                     where = {"shard": one.work.number, "of": str(one.work.shard)}
                     failed.append(where | {"problem": one.problem})
-        result = summary(folder, settings, shards) | {"failed": failed}
+        result = summary(folder, settings)
+        result["failed"] = failed + result["failed"]
         write_json(folder / SUMMARY, result)
     return result
 
 
-def summary(folder: Path, settings: Settings, shards: int) -> Summary:
-    """What all shards say together, read one after the other.
+class Tally(NamedTuple):
+    """What the file of one shard says: images by verdict and by holder, files that are none."""
 
-    Returns:
-        ``images``, of which ``attributed``, ``nobody`` and ``unreadable``; ``holders`` (images of
-        each), ``skipped`` (files that are no images, by ending), ``expected_false`` (images that
-        chance attributes to an innocent, at most, on average), ``shards``, ``worker_seconds`` and
-        ``settings``.
+    verdicts: Counter[str]
+    holders: Counter[str]
+    skipped: Counter[str]
+    seconds: float
+
+
+def tally(path: Path) -> Tally:
+    """Count the rows of a shard's file.
+
+    Raises:
+        UserError: it is damaged.
     """
-    parquet = import_parquet()
-    verdicts, holders, skipped = Counter[str](), Counter[str](), Counter[str]()
-    seconds, done = 0.0, 0
-    for number in range(shards):
-        path = shard_file(folder / SHARDS, number)
-        if not path.exists():
-            continue
-        with parquet.ParquetFile(path) as file:
+    verdicts, holders = Counter[str](), Counter[str]()
+    try:
+        check_regular(path, "Parquet")
+        with import_parquet().ParquetFile(path) as file:
             about = json.loads(file.metadata.metadata[ABOUT])
             for batch in file.iter_batches(columns=["verdict", "holder"]):
                 rows = batch.to_pydict()
                 verdicts.update(rows["verdict"])
                 holders.update(name for name in rows["holder"] if name is not None)
-        skipped.update(about["skipped"])
-        seconds, done = seconds + about["seconds"], done + 1
+        skipped = Counter({str(name): int(files) for name, files in about["skipped"].items()})
+        if not verdicts.keys() <= {ATTRIBUTED, NOBODY, ERROR}:
+            raise ValueError("no such verdict")
+        return Tally(verdicts, holders, skipped, float(about["seconds"]))
+    except Exception as error:  # of pyarrow's own kinds
+        raise UserError(f"its file {path} is damaged: remove it") from error
+
+
+def summary(folder: Path, settings: Settings) -> Summary:
+    """What all shards say together, read one after the other.
+
+    Returns:
+        ``images``, of which ``attributed``, ``nobody`` and ``unreadable``; ``holders`` (images of
+        each), ``skipped`` (files that are no images, by ending), ``expected_false`` (images that
+        chance attributes to an innocent, at most, on average), ``shards``, ``worker_seconds``,
+        ``settings`` and ``failed`` (shards whose file is damaged: ``shard``, ``of``, ``problem``).
+    """
+    verdicts, holders, skipped = Counter[str](), Counter[str](), Counter[str]()
+    seconds, shards, done, failed = 0.0, 0, 0, list[dict[str, Any]]()
+    for number, shard in enumerate(read_plan(folder)[1]):
+        shards += 1
+        path = shard_file(folder / SHARDS, number)
+        if not path.exists():
+            continue
+        try:
+            one = tally(path)
+        except UserError as error:
+            failed.append({"shard": number, "of": str(shard), "problem": str(error)})
+            continue
+        verdicts += one.verdicts
+        holders += one.holders
+        skipped += one.skipped
+        seconds, done = seconds + one.seconds, done + 1
     images = verdicts.total()
     judged = images - verdicts[ERROR]
     return {
@@ -169,4 +228,5 @@ def summary(folder: Path, settings: Settings, shards: int) -> Summary:
         "shards": {"done": done, "all": shards},
         "worker_seconds": round(seconds, 1),
         "settings": asdict(settings),
+        "failed": failed,
     }

@@ -17,6 +17,7 @@ from scalefp.errors import UserError
 from scalefp.files import check_regular
 
 PARQUET_HINT = "`pip install 'scalefp[scan]'`"
+KINDS = ("files", "zip", "tar", "parquet")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -42,8 +43,25 @@ class Shard:
         return {name: value for name, value in asdict(self).items() if value not in ("", 0, ())}
 
     @classmethod
-    def noted(cls, note: dict[str, Any]) -> Shard:
-        return cls(**note | {"files": tuple(note.get("files", ()))})
+    def noted(cls, note: Any) -> Shard:
+        """The shard of a :meth:`note`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            shard = cls(**note | {"files": tuple(note.get("files", ()))})
+        except (TypeError, AttributeError) as error:
+            raise ValueError("no note of a shard") from error
+        texts, places = (shard.kind, shard.path, *shard.files), (shard.start, shard.stop)
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not all(isinstance(place, int) for place in places)
+            or shard.kind not in KINDS
+            or bool(shard.files) != (shard.kind == "files")
+        ):
+            raise ValueError("no note of a shard")
+        return shard
 
     def __str__(self) -> str:
         if self.kind == "files":

@@ -212,6 +212,67 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert_mistake(run("scan", crawl, *arguments), "registry = ")
 
 
+def damaged_plans() -> dict[str, Callable[[bytes], bytes]]:
+    """Ways to damage a plan: the text before -> after."""
+    return {
+        "text": lambda plan: b"junk\n",
+        "empty": lambda plan: b"",
+        "bytes": lambda plan: b"\xff\xfe\n" + plan,
+        "no settings": lambda plan: b'{"other": 1}\n' + plan,
+        "list": lambda plan: b"[1]\n",
+        "settings a number": lambda plan: b'{"settings": 1}\n',
+        "settings a list": lambda plan: b'{"settings": []}\n',
+        "deep": lambda plan: b"[" * 100_000 + b"\n",
+        "cut": lambda plan: plan[:-20],
+        "no shard": lambda plan: plan + b"3\n",
+        "no such kind": lambda plan: plan + b'{"kind": "rar", "path": "a"}\n',
+        "another name": lambda plan: plan + b'{"kind": "zip", "where": "a"}\n',
+        "files a number": lambda plan: plan + b'{"kind": "files", "files": 3}\n',
+        "no files": lambda plan: plan + b'{"kind": "files"}\n',
+        "start a text": lambda plan: plan + b'{"kind": "zip", "path": "a", "start": "1"}\n',
+    }
+
+
+def test_a_damaged_plan_is_a_sentence_and_nothing_is_scanned(
+    run: Run, arguments: list[object], crawl: Path, in_process: None
+) -> None:
+    assert run("scan", crawl, *arguments).code == 0
+    plan, shards = Path("scanned/plan.jsonl"), sorted(Path("scanned/shards").iterdir())
+    whole = plan.read_bytes()
+    shards[0].unlink()
+    for name, damage in damaged_plans().items():
+        plan.write_bytes(damage(whole))
+        result = run("scan", crawl, *arguments)
+        assert result.code == 2 and "scanned/plan.jsonl is damaged: choose" in result.err, name
+        assert "Traceback" not in result.err and not shards[0].exists(), name
+    plan.unlink()
+    plan.mkdir()
+    assert_mistake(run("scan", crawl, *arguments), "plan.jsonl")
+    plan.rmdir()
+    plan.write_bytes(whole)
+    assert run("scan", crawl, *arguments, "--json").json["images"] == 13
+
+
+def test_a_damaged_file_of_a_shard_is_named_and_scanned_again_once_removed(
+    run: Run, arguments: list[object], crawl: Path, in_process: None
+) -> None:
+    assert run("scan", crawl, *arguments).code == 0
+    whole, shards = rows(), sorted(Path("scanned/shards").iterdir())
+    shards[0].write_bytes(b"junk")
+    shards[1].write_bytes(shards[1].read_bytes()[:-30])
+    parquet.write_table(pa.table({"path": ["a"]}), shards[2])  # of somebody else
+    result = run("scan", crawl, *arguments, "--json")
+    assert result.code == 2
+    assert [one["shard"] for one in result.json["failed"]] == [0, 1, 2]
+    assert result.json["shards"] == {"done": 1, "all": 4}
+    assert result.json["images"] == parquet.read_metadata(shards[3]).num_rows
+    for path in shards[:3]:
+        assert f"its file {path} is damaged: remove it" in result.err
+        path.unlink()
+    assert run("scan", crawl, *arguments, "--json").json["images"] == 13
+    assert rows() == whole
+
+
 def test_a_shard_that_nobody_foresaw_fails_alone(
     run: Run, arguments: list[object], crawl: Path, in_process: None,
     monkeypatch: pytest.MonkeyPatch,
