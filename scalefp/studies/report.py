@@ -84,6 +84,8 @@ def number(value: Any) -> str:
 def _cell(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return ""
+    if figure["mean"] is None:
+        return "not finite"
     mean = number(float(figure["mean"]))
     if figure["ci95"] is None:
         return mean
@@ -190,7 +192,7 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], axis: str, metric: str)
     curves: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         others = ", ".join(f"{k}={v}" for k, v in row["setting"].items() if k != axis)
-        if metric in row["figures"]:
+        if row["figures"].get(metric, {}).get("mean") is not None:
             curves.setdefault(others, []).append(row)
     for name, points in curves.items():
         x = [float(row["setting"][axis]) for row in points]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -20,8 +21,8 @@ USUAL = ("bit_accuracy", "evidence", "psnr")  # metrics unless others are asked 
 class Figure:
     """A metric over the seeds of one setting."""
 
-    mean: float
-    ci95: list[float] | None  # None for a single job
+    mean: float | None  # None if what some job reached is no finite number
+    ci95: list[float] | None  # None for a single job, and where there is no mean
     jobs: int
 
 
@@ -77,6 +78,12 @@ def _place(value: Any) -> tuple[bool, float, str]:
     return not number, float(value) if number else 0.0, str(value)
 
 
+def _figure(values: Sequence[float]) -> Figure:
+    if not all(map(isfinite, values)):
+        return Figure(None, None, len(values))
+    return Figure(fmean(values), student(values), len(values))
+
+
 def make_rows(jobs: Sequence[StudyJob], metrics: Sequence[str]) -> list[SettingRow]:
     """One row for each setting, in the order of the settings."""
     names = varied(jobs)
@@ -89,7 +96,7 @@ def make_rows(jobs: Sequence[StudyJob], metrics: Sequence[str]) -> list[SettingR
         figures = {}
         for metric in metrics:
             if values := [job.figures[metric] for job in done if metric in job.figures]:
-                figures[metric] = Figure(fmean(values), student(values), len(values))
+                figures[metric] = _figure(values)
         setting = {name: value_of(own[0], name) for name in names}
         seeds = tuple(sorted(int(job.options.get(SEED, 0)) for job in done))
         rows.append(SettingRow(setting, dict(Counter(job.state for job in own)), seeds, figures))

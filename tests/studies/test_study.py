@@ -48,6 +48,35 @@ def own(tmp_path: Path) -> Path:
     return file.parent.parent
 
 
+def write_job(folder: Path, override: str, results: str) -> None:
+    """A finished job with the given ``results.json``."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text(f"{{{override.replace('=', ': ')}, seed: 0}}")
+    (folder / ".hydra" / "overrides.yaml").write_text(f"[{override}]")
+    (folder / "results.json").write_text(results)
+
+
+def test_a_figure_that_is_no_number_is_null_and_hides_no_other(run: Run) -> None:
+    for number, psnr in enumerate(("NaN", "30.0", "-Infinity", "Infinity")):
+        figures = f'{{"figures": {{"psnr": {psnr}, "bit_accuracy": 0.5}}}}'
+        write_job(Path(f"sweep/{number}"), f"x={max(number, 2)}", figures)
+
+    def strict(constant: str) -> float:
+        raise AssertionError(f"{constant} is not JSON")
+
+    result = run("report", "sweep", "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out, parse_constant=strict)
+    assert report == json.loads(Path("sweep/report.json").read_text(), parse_constant=strict)
+    first, second = (row["figures"] for row in report["rows"])
+    assert first["psnr"] == {"mean": None, "ci95": None, "jobs": 3}
+    assert first["bit_accuracy"] == {"mean": 0.5, "ci95": [0.5, 0.5], "jobs": 3}
+    assert second["psnr"] == {"mean": None, "ci95": None, "jobs": 1}
+    assert run("report", "sweep").out.count("not finite") == 2
+    head, *lines = csv.reader(run("report", "sweep", "--csv").out.splitlines())
+    assert [line[head.index("psnr_mean")] for line in lines] == ["", ""]
+
+
 def test_a_study_runs_is_gathered_and_goes_on(run: Run, own: Path, images: list[Path]) -> None:
     command = ["train", "-m", "-cd", own, "+study=lengths", f"data.source={images[0].parent}"]
     # A job that fails hides in no table and stops no other.
