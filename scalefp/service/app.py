@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import json
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -176,11 +177,13 @@ def add_page(app: FastAPI) -> None:
         async def answer(request: Request) -> Response:
             return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
-        app.add_route(path, answer)
+        app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
 
     for path, (name, media_type) in PAGE.items():
         serve(path, (files("scalefp.service") / "page" / name).read_bytes(), media_type)
-    serve("/docs", manual(app.openapi()).encode(), "text/html")
+    about = app.openapi()
+    serve("/openapi.json", json.dumps(about).encode(), "application/json")
+    serve("/docs", manual(about).encode(), "text/html")
 
 
 def create_app(
@@ -205,6 +208,7 @@ def create_app(
         title="scalefp",
         version=__version__,
         description=DESCRIPTION,
+        openapi_url=None,  # a page as the others, see add_page
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -270,6 +274,7 @@ def create_app(
         record = await desk.issue(recipient.holder)
         return {**listed(record), "key": str(record.key)}
 
+    @app.head("/keys", include_in_schema=False)
     @app.get(
         "/keys",
         summary="List the keys ever issued, oldest first, without the keys",
@@ -285,6 +290,7 @@ def create_app(
     ) -> list[dict[str, Any]]:
         return [listed(record) for record in await desk.search(holder, skip, most)]
 
+    @app.head("/health", include_in_schema=False)
     @app.get(
         "/health",
         summary="Say what the service works with",

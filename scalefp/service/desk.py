@@ -277,10 +277,24 @@ class Desk:
             return await self._ask(question)
 
     async def state(self) -> Snapshot | None:
-        """The registry as it is now, None before the first key."""
+        """The registry as it is now, None before the first key.
+
+        Whoever watches the service gets an answer soon, though another process holds the registry.
+        """
+        seconds = self.limits.health_seconds
         async with self._place():
             try:
-                return await self._ask(self._current)
+                async with asyncio.timeout(seconds):
+                    return await self._ask(self._current)
+            except TimeoutError:
+                LOG.error("registry: no answer within %g s", seconds)
+                raise Refused(
+                    503,
+                    "registry_unavailable",
+                    f"the registry did not answer within {seconds:g} s: another process holds it, "
+                    "or much of it is being read; try again",
+                    retry_after=5,
+                ) from None
             except Refused as error:
                 if error.code == "no_key_issued":
                     return None

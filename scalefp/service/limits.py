@@ -19,6 +19,7 @@ class Limits:
     upload_seconds: float = 60.0  # until the body is there
     image_seconds: float = 10.0  # to decode one image; then its process is killed
     work_seconds: float = 60.0  # from the body to the answer, waiting included
+    health_seconds: float = 5.0  # of these for /health, which asks the registry alone
     waiting: int = 128  # requests at work or waiting for it
     buffered_bytes: int = 256 * MIB  # of all bodies in memory
     # Greatest accepted probability of naming anybody wrongly. With a large one the service would

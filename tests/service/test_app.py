@@ -5,6 +5,9 @@ import io
 import json
 import logging
 import re
+import sqlite3
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -18,6 +21,7 @@ import scalefp
 from scalefp.attribution.odds import in_words
 from scalefp.errors import UntrustedRegistryError
 from scalefp.release.model import Model
+from scalefp.service.app import PAGE
 from scalefp.service.desk import Desk
 from scalefp.service.readers import Upload
 from service.conftest import TOKEN, UPLOADS, Connect, form, png
@@ -122,6 +126,23 @@ def test_the_log_tells_what_was_asked_in_what_order(
     assert second.startswith(f"one source, hard, fpr 1e-09, 2 image(s) {digests[1]} {digests[2]}: ")
     numbers = [int(line.split(":")[0].split()[1]) for line in lines]
     assert numbers[1] == numbers[0] + 1
+
+
+def test_the_log_names_every_path_that_there_is_and_no_other(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    paths = [*PAGE, "/docs", "/openapi.json", "/health", "/keys"]
+    for path in paths:
+        for method in ("GET", "HEAD"):
+            answer = client.request(method, path)
+            assert answer.status_code == 200, (method, path)
+    for path in ("/page.css%0Aforged", "/nowhere"):
+        assert client.get(path).status_code == 404
+    expected = [f"{method} {path} 200" for path in paths for method in ("GET", "HEAD")]
+    expected += ["GET (no such path) 404"] * 2
+    logged = [record.getMessage() for record in caplog.records if record.name.endswith(".guard")]
+    assert [" ".join(line.split()[:-2]) for line in logged] == expected
 
 
 def test_images_of_one_source_get_one_verdict(client: TestClient, model: Model) -> None:
@@ -263,6 +284,24 @@ def test_an_unusable_registry_is_explained_in_the_log_alone(
             assert int(answer.headers["retry-after"]) > 0
             assert "garbage" not in answer.text
     assert "garbage.db is not a scalefp registry" in caplog.text
+
+
+def test_health_does_not_wait_for_a_registry_that_another_process_holds(
+    connect: Connect, desk: Desk, tmp_path: Path
+) -> None:
+    with (
+        mock.patch.object(desk, "limits", replace(desk.limits, health_seconds=0.2)),
+        closing(sqlite3.connect(tmp_path / "keys.db", isolation_level=None)) as other,
+    ):
+        client = connect()
+        other.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        answer = client.get("/health")
+        assert time.monotonic() - begun < 5
+        assert_problem(answer, 503, "registry_unavailable", "did not answer within 0.2 s")
+        assert int(answer.headers["retry-after"]) > 0
+        other.execute("ROLLBACK")
+    assert connect().get("/health").status_code == 200
 
 
 def test_a_registry_that_was_tampered_with_names_nobody(
