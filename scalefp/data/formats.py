@@ -27,9 +27,9 @@ from scalefp.errors import UserError
 READABLE = "PNG, JPEG, WebP, AVIF, GIF, TIFF or BMP"
 HEAD_BYTES = 64  # enough to recognise a format
 MAX_FILE_BYTES = 512 * 2**20
-MAX_SCANS = (
-    100  # of a progressive JPEG; each may cost as much time as a whole picture, usual are 10
-)
+# Scans of a progressive JPEG; each may cost as much time as a whole picture, usual are 10.
+MAX_SCANS = 100
+FULL_SCANS = 15  # of a picture with as many pixels as are allowed
 MAX_MISSING = 0.5  # share of a picture that may be missing where its file was cut off
 
 # (offset, magic bytes, name)
@@ -133,7 +133,17 @@ def _png(stream: IO[bytes], header_only: bool) -> IO[bytes]:
     return kept
 
 
-class CutJpeg(JpegImageFile):
+class Jpeg(JpegImageFile):
+    """A JPEG.
+
+    Attributes:
+        scans: passes over the picture that decoding it takes.
+    """
+
+    scans = 1
+
+
+class CutJpeg(Jpeg):
     """A JPEG whose end is missing; what is missing is grey after loading.
 
     Attributes:
@@ -154,11 +164,13 @@ class CutJpeg(JpegImageFile):
 def _jpeg(stream: IO[bytes], name: str) -> ImageFile:
     """A JPEG, given its end where that is missing, unless it has too many scans."""
     data = stream.read()
-    at, scans = 2, []
+    at, scans = 2, list[bytes]()
     while (found := _JPEG_MARKER.search(data, at)) is not None:
         start, at = found.span()
         if found.group() == _END_OF_IMAGE:
-            return JpegImageFile(BytesIO(data))
+            whole = Jpeg(BytesIO(data))
+            whole.scans = len(scans)
+            return whole
         body = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
         at += 2 + len(body)
         if at >= len(data):  # the file ends in this segment
@@ -174,6 +186,7 @@ def _jpeg(stream: IO[bytes], name: str) -> ImageFile:
     if not scans:
         return JpegImageFile(BytesIO(data))  # Pillow says what is missing
     image = CutJpeg(BytesIO(data + _END_OF_IMAGE))
+    image.scans = len(scans)
     # The body of a scan: the number of components c, two bytes for each of them, the first and
     # last of the 64 frequencies, a byte more. Brightness is the first component of the first scan.
     brightness = scans[0][1:2]

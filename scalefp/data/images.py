@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scalefp.data.formats import MAX_FILE_BYTES, MAX_MISSING, CutJpeg, open_image
+from scalefp.data.formats import FULL_SCANS, MAX_FILE_BYTES, MAX_MISSING, CutJpeg, Jpeg, open_image
 from scalefp.errors import UserError
 from scalefp.files import atomic_path, printable
 
@@ -56,6 +56,11 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         raise UserError(
             f"{name} is {width}x{height} pixels, over the limit of {max_pixels / 1e6:g} "
             "megapixels: make it smaller first"
+        )
+    if isinstance(image, Jpeg) and image.scans * width * height > FULL_SCANS * max_pixels:
+        raise UserError(
+            f"{name} is a JPEG of {width}x{height} pixels in {image.scans} scans, which takes too "
+            "long to decode: save it anew"
         )
 
 

@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException
 
 import scalefp
@@ -16,10 +16,9 @@ from conftest import Run, assert_mistake
 from scalefp.cli import jobs
 from scalefp.cli.mistakes import sentence
 from scalefp.cli.overrides import quoted
-from scalefp.config import TrainConfig
 from scalefp.files import held
 from scalefp.release.readable import shortfall
-from scalefp.training import generator
+from scalefp.training.generator import GeneratorTraining
 from scalefp.training.run import locked
 
 # Training and evaluation.
@@ -130,13 +129,13 @@ def test_what_may_not_run_in_a_folder_leaves_no_word_in_it(run: Run, images: lis
 def test_a_loss_that_is_not_finite_fails_its_job_alone(
     run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = generator.step
+    real = GeneratorTraining.step
 
-    def step(config: TrainConfig, *others: Any) -> dict[str, float]:
-        terms = real(config, *others)
-        return terms | {"bits": math.nan} if config.seed == 1 else terms
+    def step(self: GeneratorTraining, precision: torch.dtype) -> dict[str, torch.Tensor]:
+        terms = real(self, precision)
+        return terms | {"bits": torch.tensor(math.nan)} if self.config.seed == 1 else terms
 
-    monkeypatch.setattr(generator, "step", step)
+    monkeypatch.setattr(GeneratorTraining, "step", step)
     result = run(
         "train", "-m", *TINY, *FAST, f"data.source={images[0].parent}", "name=s", "seed=1,2"
     )

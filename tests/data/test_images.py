@@ -283,6 +283,17 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_decoding() -> None:
     assert "slow.jpg is a JPEG of more than 100 scans" in refusal(slow, "slow.jpg")
 
 
+def test_scans_count_as_much_as_pixels() -> None:
+    whole = encode(Image.new("L", (200, 200)), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    slow = whole[:last] + whole[last:-2] * 60 + whole[-2:]
+    assert read_image(slow, "slow.jpg").size == (200, 200)
+    with pytest.raises(UserError, match="slow.jpg is a JPEG of 200x200 pixels in 6. scans"):
+        read_image(slow, "slow.jpg", max_pixels=160_000)
+    usual = encode(Image.new("RGB", (200, 200)), "JPEG", progressive=True)
+    assert read_image(usual, "usual.jpg", max_pixels=40_000).size == (200, 200)
+
+
 def test_a_lack_of_memory_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(_: object) -> None:
         raise MemoryError

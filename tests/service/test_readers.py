@@ -135,7 +135,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(readers: Readers, name: 
 
 
 def test_an_image_that_takes_too_long_is_killed() -> None:
-    data = scan_bomb(90)  # ten more would be refused unread
+    data = scan_bomb(80)  # ten more would be refused unread
     readers = Readers(1, R, Limits(image_seconds=0.2))
     try:
         first = readers._all[0].process
