@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from scalefp.attribution.evidence import FORMS
 from scalefp.cli.arguments import (
     add_command,
     add_list,
@@ -44,7 +43,7 @@ def add_scan_command(to: Any) -> None:
         help="accepted probability of naming anybody wrongly, for each image (default: 1e-6)",
     )  # fmt: skip
     scan.add_argument(
-        "--form", choices=FORMS, default="soft",
+        "--form", choices=("soft", "hard"), default="soft",
         help="weigh each bit by how sure it was read (soft, default), or count matches (hard)",
     )  # fmt: skip
     scan.add_argument(
