@@ -26,6 +26,7 @@ REPORTS = {
     "fidelity": ROOT / "fidelity",
     "flatten": ROOT / "flattening",
     "generator_tampering": ARTIFICIAL / "tampering",
+    "lift": ROOT / "lifting",
     "load": ROOT / "service",
     "many_keys": ARTIFICIAL / "keys",
     "registry_bench": ROOT / "registry",
