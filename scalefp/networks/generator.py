@@ -116,8 +116,7 @@ class Generator(nn.Module):
     Args of ``forward``:
         z: latents [b, dz], standard normal.
         bits: key bits [b, n] in {0, 1}.
-        active: 1 for each bit that the training curriculum has switched on, else 0 [n] (all when
-            None).
+        active: [n], 1 for each bit that the curriculum has switched on, else 0 (None: all are).
 
     Attributes:
         recompute_from: blocks of this resolution and up keep no activations for the backward pass,

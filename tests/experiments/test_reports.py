@@ -30,6 +30,7 @@ REPORTS = {
     "load": ROOT / "service",
     "many_keys": ARTIFICIAL / "keys",
     "registry_bench": ROOT / "registry",
+    "remove": ROOT / "removal",
     "robustness": ARTIFICIAL / "robustness",
     "secrecy": ARTIFICIAL / "secrecy",
     "strength": ARTIFICIAL / "strength",
