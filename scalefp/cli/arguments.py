@@ -104,6 +104,14 @@ def add_options(parser: Parser, *names: str) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
+def add_form(parser: Parser) -> None:
+    """``--form``, of whatever names holders."""
+    parser.add_argument(
+        "--form", choices=("soft", "hard"), default="soft",
+        help="weigh each bit by how sure it was read (soft, default), or count matches (hard)",
+    )  # fmt: skip
+
+
 def add_list(parser: Parser, name: str, metavar: str, nargs: str, text: str) -> None:
     """A list that may also go on behind options, which argparse alone does not allow."""
     parser.add_argument(name, nargs=nargs, metavar=metavar, help=text)

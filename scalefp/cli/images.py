@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
-from scalefp.cli.arguments import add_command, add_options, probability
+from scalefp.cli.arguments import add_command, add_form, add_options, probability
 from scalefp.cli.output import NOBODY, OK, say
 from scalefp.cli.reading import Images, Load, add_reading_options
 from scalefp.cli.table import (
@@ -64,10 +64,7 @@ def add_image_commands(to: Any) -> None:
         action="store_true",
         help="judge as one what reads alike; a name then means some images of its group",
     )
-    attribute.add_argument(
-        "--form", choices=("soft", "hard"), default="soft",
-        help="weigh each bit by how sure it was read (soft, default), or count matches (hard)",
-    )  # fmt: skip
+    add_form(attribute)
     attribute.add_argument(
         "--fpr", type=probability, default=1e-6,
         help="accepted probability of naming anybody wrongly (default: 1e-6)",

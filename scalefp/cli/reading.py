@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 Load = Callable[[str], "Reader"]
 
 
-def add_reading_options(parser: Parser) -> None:
-    """Which images a command reads, and how."""
-    parser.add_argument(
-        "--workers", type=threads, default=1, metavar="N",
-        help="processes that read images, for large folders (default: 1)",
-    )  # fmt: skip
+def add_decoding_options(parser: Parser) -> None:
+    """How each image is read."""
     parser.add_argument(
         "--no-search", dest="search", action="store_false",
         help="read images as they are, without trying crops and turns: much faster where most are "
@@ -42,6 +38,15 @@ def add_reading_options(parser: Parser) -> None:
         "--max-megapixels", type=count, default=100, metavar="N",
         help="refuse larger images, by their header (default: 100)",
     )  # fmt: skip
+
+
+def add_reading_options(parser: Parser) -> None:
+    """Which images a command reads, and how."""
+    parser.add_argument(
+        "--workers", type=threads, default=1, metavar="N",
+        help="processes that read images, for large folders (default: 1)",
+    )  # fmt: skip
+    add_decoding_options(parser)
     parser.add_argument(
         "--strict", action="store_true",
         help="stop with exit code 2 and no result if any image cannot be read",

@@ -13,6 +13,7 @@ from typing import Any
 
 from scalefp.cli.arguments import (
     add_command,
+    add_form,
     add_list,
     add_options,
     count,
@@ -21,6 +22,7 @@ from scalefp.cli.arguments import (
     threads,
 )
 from scalefp.cli.output import MISTAKE, OK, say, show
+from scalefp.cli.reading import add_decoding_options
 from scalefp.files import counted
 
 MAX_NAMED = 10  # holders and failed shards that are named
@@ -42,10 +44,7 @@ def add_scan_command(to: Any) -> None:
         "--fpr", type=probability, default=1e-6,
         help="accepted probability of naming anybody wrongly, for each image (default: 1e-6)",
     )  # fmt: skip
-    scan.add_argument(
-        "--form", choices=("soft", "hard"), default="soft",
-        help="weigh each bit by how sure it was read (soft, default), or count matches (hard)",
-    )  # fmt: skip
+    add_form(scan)
     scan.add_argument(
         "--workers", type=threads, default=1, metavar="N",
         help="processes, each with a release of its own (default: 1)",
@@ -59,15 +58,7 @@ def add_scan_command(to: Any) -> None:
         "--shard", type=count, default=1000, metavar="N",
         help="files, or entries of a zip, that a worker takes at a time (default: 1000)",
     )  # fmt: skip
-    scan.add_argument(
-        "--no-search", dest="search", action="store_false",
-        help="read images as they are, without trying crops and turns: much faster where most are "
-        "unrelated",
-    )  # fmt: skip
-    scan.add_argument(
-        "--max-megapixels", type=count, default=100, metavar="N",
-        help="refuse larger images, by their header (default: 100)",
-    )  # fmt: skip
+    add_decoding_options(scan)
     add_list(
         scan, "sources", "SOURCE", "+",
         "folder, zip, tar (WebDataset), Parquet with a column of image bytes, image, or - for a "
