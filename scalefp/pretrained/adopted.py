@@ -10,7 +10,7 @@ from scalefp.config import TrainConfig
 from scalefp.errors import UserError
 from scalefp.pretrained.inputs import Inputs
 from scalefp.pretrained.modulation import candidates, chosen
-from scalefp.pretrained.source import Pictures, load_generator, make
+from scalefp.pretrained.source import Pictures, load_network, make
 
 TRIED = 16  # inputs with which a generator is tried
 FITTED_CHANNELS = 24  # the pixels and their negatives, see networks/receiver.py
@@ -70,7 +70,7 @@ def adopt(config: TrainConfig) -> Adopted:
             output that is no image in the range declared, or another one for the same inputs.
     """
     options = config.modulation
-    network = load_generator(config.generator)
+    network = load_network(config.generator)
     if not callable(getattr(network, options.method, None)):
         raise UserError(f"modulation.method: {type(network).__name__} has no {options.method}")
     inputs = make(config.inputs, "inputs")

@@ -20,7 +20,7 @@ from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
 from scalefp.pretrained.instance import PretrainedInstance
 from scalefp.pretrained.modulation import Parent, modulate
-from scalefp.pretrained.source import digest_of, load_generator, weights_path
+from scalefp.pretrained.source import check_digest, digest_of, load_network, weights_path
 from scalefp.pretrained.state import ReaderSizes
 from scalefp.release.container import (
     check_strictly,
@@ -68,14 +68,10 @@ class PretrainedModel(Reader):
         """
         options, how = self.origin["generator"], self.origin["modulation"]
         path = weights_path(str(options.get("weights")))
-        if not path.is_file() or digest_of(path) != self.origin["weights_digest"]:
-            state = "are other ones" if path.is_file() else "are not there"
-            raise UserError(
-                f"the weights that this release was trained on {state}: put the file with SHA-256 "
-                f"{self.origin['weights_digest']} at {path}"
-            )
+        digest = self.origin["weights_digest"]
+        check_digest(path, digest, "the weights that this release was trained on")
         parent = modulate(
-            load_generator(options), self.config.n_bits, how["layers"], deltas=how["deltas"],
+            load_network(options), self.config.n_bits, how["layers"], deltas=how["deltas"],
             key_gain=how["key_gain"], delta_gain=how["delta_gain"], method=how["method"],
         )  # fmt: skip
         check_strictly(shapes_of(parent.keyed.state_dict()), shapes_of(self.keyed), "the release")

@@ -65,8 +65,11 @@ def make(options: Mapping[str, Any], what: str, base: type | None = None) -> Any
         ) from error
 
 
-def weights_path(weights: str) -> Path:
+def weights_path(weights: str, what: str = "generator") -> Path:
     """The file of weights; PACKAGE:FILE is one that lies in an installed package.
+
+    Args:
+        what: whose weights they are, among the options.
 
     Raises:
         UserError: there is no such package.
@@ -77,7 +80,7 @@ def weights_path(weights: str) -> Path:
     try:
         return Path(str(files(package) / name))
     except ImportError as error:
-        raise UserError(f"generator.weights={weights}: {package} is not installed") from error
+        raise UserError(f"{what}.weights={weights}: {package} is not installed") from error
 
 
 def digest_of(path: Path) -> str:
@@ -85,16 +88,29 @@ def digest_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def check_digest(path: Path, digest: str, what: str) -> None:
+    """Raise UserError unless a file of weights is there and the very one that is meant.
+
+    Args:
+        digest: SHA-256 of the file that is meant.
+        what: the weights in words.
+    """
+    if not path.is_file() or digest_of(path) != digest:
+        state = "are other ones" if path.is_file() else "are not there"
+        raise UserError(f"{what} {state}: put the file with SHA-256 {digest} at {path}")
+
+
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
 
 
-def read_weights(path: Path, key: str | None) -> dict[str, Tensor]:
+def read_weights(path: Path, key: str | None, what: str = "generator") -> dict[str, Tensor]:
     """The state dict in a file of ``torch.save`` or safetensors, read without running code.
 
     Args:
         key: under which it lies in the file.
+        what: whose weights they are, among the options.
 
     Raises:
         UserError: no such file, or no state dict in it.
@@ -110,13 +126,13 @@ def read_weights(path: Path, key: str | None) -> dict[str, Tensor]:
     if key is not None:
         if not isinstance(state, dict) or key not in state:
             known = _named([str(name) for name in state]) if isinstance(state, dict) else "no names"
-            raise UserError(f"{path} has no {key!r} (generator.weights_key); it has {known}")
+            raise UserError(f"{path} has no {key!r} ({what}.weights_key); it has {known}")
         state = state[key]
     if isinstance(state, dict) and not all(isinstance(value, Tensor) for value in state.values()):
         within = [name for name, value in state.items() if isinstance(value, dict)]
         raise UserError(
             f"{path} holds more than weights"
-            + (f": say where they are, generator.weights_key={within[0]}" if within else "")
+            + (f": say where they are, {what}.weights_key={within[0]}" if within else "")
         )
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, no state dict")
@@ -142,21 +158,24 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor], path: str | Pat
     network.load_state_dict(dict(weights))
 
 
-def load_generator(options: Mapping[str, Any]) -> nn.Module:
+def load_network(options: Mapping[str, Any], what: str = "generator") -> nn.Module:
     """The network that options name, with its weights, for use.
+
+    Args:
+        what: the name of the options.
 
     Raises:
         UserError: class, arguments or weights that do not work.
     """
-    network: nn.Module = make(options, "generator", nn.Module)
+    network: nn.Module = make(options, what, nn.Module)
     weights = options.get("weights")
     if weights is None:
         raise UserError(
-            "generator.weights must name the file of the generator's trained weights: a network "
-            "without training has no pictures to keep"
+            f"{what}.weights must name the file of its weights: a network without training is of "
+            "no use"
         )
-    path = weights_path(str(weights))
-    load_into(network, read_weights(path, options.get("weights_key")), path)
+    path = weights_path(str(weights), what)
+    load_into(network, read_weights(path, options.get("weights_key"), what), path)
     return network.eval().requires_grad_(False)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import scalefp
 from scalefp.errors import UserError
 from scalefp.key import Key
-from scalefp.pretrained.source import load_generator
+from scalefp.pretrained.source import load_network
 from scalefp.pretrained.taef2 import BOUND, FACTOR, Bound, Decoder, Encoder
 
 Shapes = dict[str, tuple[int, ...]]
@@ -61,14 +61,14 @@ def test_files_of_the_published_names_and_shapes_load(
     state = {n: torch.randn(shape, generator=source).half() for n, shape in shapes.items()}
     torch.save(state, file)
     options = {"_target_": f"scalefp.pretrained.taef2.{kind.__name__}", "weights": str(file)}
-    network = load_generator(options)
+    network = load_network(options)
     assert sum(parameter.numel() for parameter in network.parameters()) == weights
     for name, value in network.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, state[name].float(), atol=0, rtol=0)
     torch.save(dict(list(state.items())[1:]), file)
     with pytest.raises(UserError, match="missing"):
-        load_generator(options)
+        load_network(options)
 
 
 def small() -> tuple[Encoder, Decoder]:
