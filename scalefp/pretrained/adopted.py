@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from scalefp.config import TrainConfig
 from scalefp.errors import UserError
-from scalefp.pretrained.inputs import Inputs
+from scalefp.pretrained.inputs import Encoded, Inputs
 from scalefp.pretrained.modulation import candidates, chosen
 from scalefp.pretrained.source import Pictures, load_network, make
 
-TRIED = 16  # inputs with which a generator is tried
+# Inputs with which a generator is tried, and of large pictures fewer.
+TRIED, TRIED_PIXELS, FEWEST = 16, 16 * 64 * 64, 4
 FITTED_CHANNELS = 24  # the pixels and their negatives, see networks/receiver.py
 SAME = 1e-5  # by how much the images of the same inputs may differ
 
@@ -62,6 +63,65 @@ def used_layers(network: nn.Module, method: str, inputs: Tensor) -> set[str]:
     return used
 
 
+def make_inputs(config: TrainConfig) -> Inputs:
+    """What feeds the generator of a training's options.
+
+    Raises:
+        UserError: it cannot be made, or gives pictures of another size than is trained on.
+    """
+    inputs, side = make(config.inputs, "inputs"), config.model.resolution
+    if isinstance(inputs, Encoded) and inputs.crop != side:
+        raise UserError(
+            f"inputs.crop={inputs.crop} gives pictures of another size than model.resolution={side}"
+            ": set both to one side"
+        )
+    made: Inputs = inputs
+    return made
+
+
+def layers_to_modulate(config: TrainConfig, network: nn.Module, inputs: Tensor) -> list[str]:
+    """The names of the layers to modulate, all of which a call of the network goes through.
+
+    Raises:
+        UserError: it does not take the inputs, or there is no such layer.
+    """
+    options = config.modulation
+    try:
+        called = used_layers(network, options.method, inputs)
+    except Exception as error:  # whatever somebody else's network raises
+        raise UserError(
+            f"the generator does not take what inputs draws, {list(inputs.shape)}: {error}"
+        ) from error
+    layers = [n for n in chosen(network, options.layers) if options.layers or n in called]
+    for name in (*layers, *options.deltas):
+        if name not in called and name in candidates(network):
+            raise UserError(f"the generator makes its images without {name!r}: leave it out")
+    if not layers:
+        raise UserError("the generator makes its images without any layer that can be modulated")
+    if options.deltas:
+        chosen(network, options.deltas, "deltas")
+    return layers
+
+
+def check_images(adopted: Adopted, inputs: Tensor, side: int) -> None:
+    """Raise UserError unless the generator makes images of inputs as they are declared."""
+    images = adopted.images(inputs)
+    if len(images) != len(inputs):
+        raise UserError(f"the generator made {len(images)} images of {len(inputs)} inputs")
+    if isinstance(adopted.inputs, Encoded) and images.shape[2:] != (side, side):
+        height, width = images.shape[2:]
+        raise UserError(
+            f"the generator makes pictures of {width}x{height} of what inputs.encoder makes of "
+            f"{side}x{side}: they do not belong together"
+        )
+    adopted.pictures.check(images, side)
+    if (adopted.images(inputs) - images).abs().max() > SAME:
+        raise UserError(
+            "the generator makes other images of the same inputs each time: it must draw nothing "
+            "itself (noise inputs, dropout)"
+        )
+
+
 def adopt(config: TrainConfig) -> Adopted:
     """What ``generator`` and ``inputs`` of a training's options name, tried on a batch.
 
@@ -69,40 +129,18 @@ def adopt(config: TrainConfig) -> Adopted:
         UserError: something of it does not work: class, weights, layers, inputs of another shape,
             output that is no image in the range declared, or another one for the same inputs.
     """
-    options = config.modulation
+    options, side = config.modulation, config.model.resolution
     network = load_network(config.generator)
     if not callable(getattr(network, options.method, None)):
         raise UserError(f"modulation.method: {type(network).__name__} has no {options.method}")
-    inputs = make(config.inputs, "inputs")
-    some = draw(inputs, TRIED, torch.Generator().manual_seed(0))
-    try:
-        used = used_layers(network, options.method, some)
-    except Exception as error:  # whatever somebody else's network raises
-        raise UserError(
-            f"the generator does not take what inputs draws, {list(some.shape)}: {error}"
-        ) from error
-    layers = [n for n in chosen(network, options.layers) if options.layers or n in used]
-    for name in (*layers, *options.deltas):
-        if name not in used and name in candidates(network):
-            raise UserError(f"the generator makes its images without {name!r}: leave it out")
-    if not layers:
-        raise UserError("the generator makes its images without any layer that can be modulated")
-    if options.deltas:
-        chosen(network, options.deltas, "deltas")
+    inputs = make_inputs(config)
+    tried = min(TRIED, max(FEWEST, TRIED_PIXELS // side**2))
+    some = draw(inputs, tried, torch.Generator().manual_seed(0))
     low, high = options.range
+    layers = layers_to_modulate(config, network, some)
     adopted = Adopted(network, inputs, Pictures(low, high), options.method, layers)
-    images = adopted.images(some)
-    if len(images) != TRIED:
-        raise UserError(f"the generator made {len(images)} images of {TRIED} inputs")
-    adopted.pictures.check(images, config.model.resolution)
-    if (adopted.images(some) - images).abs().max() > SAME:
-        raise UserError(
-            "the generator makes other images of the same inputs each time: it must draw nothing "
-            "itself (noise inputs, dropout)"
-        )
-    stem = config.model.decoder_base // (
-        min(config.model.decoder_resolution, config.model.resolution) // 2
-    )
+    check_images(adopted, some, side)
+    stem = config.model.decoder_base // (min(config.model.decoder_resolution, side) // 2)
     fits = config.model.decoder_carriers and min(stem, config.model.decoder_max) >= FITTED_CHANNELS
     if options.fitted_start and not fits:
         raise UserError(

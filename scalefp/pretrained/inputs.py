@@ -1,10 +1,24 @@
 """What feeds a generator in training and sampling: any class with ``draw``."""
 
-from collections.abc import Sequence
-from typing import Protocol
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from scalefp.data.images import to_float
+from scalefp.data.source import Source, resolve_source
+from scalefp.errors import UserError
+from scalefp.files import printable
+from scalefp.pretrained.encoder import PictureEncoder
+from scalefp.pretrained.source import digest_of, weights_path
+
+KEPT = 2**30  # bytes of pixels of pictures that are not decoded again
+MOST_NAMED = 10  # pictures that are left out, in the log
+
+_log = logging.getLogger(__name__)
 
 
 class Inputs(Protocol):
@@ -41,3 +55,91 @@ class Uniform:
 
     def draw(self, count: int, source: torch.Generator) -> Tensor:
         return torch.rand(count, *self.shape, generator=source) * (self.high - self.low) + self.low
+
+
+ENCODED = "scalefp.pretrained.inputs.Encoded"
+
+
+def known_inputs(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of what feeds a generator, with the digest of an encoder's weights."""
+    if options["_target_"] != ENCODED:
+        return dict(options)
+    path = weights_path(str(options["encoder"]["weights"]), "inputs.encoder")
+    return {**options, "digest": digest_of(path)}
+
+
+class Encoded(nn.Module):
+    """Random crops of pictures, encoded. Moved to a device, it encodes there.
+
+    Pictures that cannot be read or are smaller than the crop are left out, with a line in the log.
+
+    Args:
+        images: folder or zip of pictures, or a bundled name.
+        crop: side of the crops in pixels.
+        encoder: class, ``weights`` and arguments of the encoder, as those of a generator.
+        method, range, digest: as of :class:`scalefp.pretrained.encoder.PictureEncoder`.
+    """
+
+    def __init__(
+        self,
+        images: str,
+        crop: int,
+        encoder: Mapping[str, Any],
+        method: str = "forward",
+        range: Sequence[float] = (-1.0, 1.0),
+        digest: str | None = None,
+    ) -> None:
+        super().__init__()
+        if type(crop) is not int or crop < 1:
+            raise UserError(f"inputs.crop must be a side in pixels, not {crop!r}")
+        self.encoder = PictureEncoder(encoder, method=method, range=range, digest=digest)
+        self.crop, self.pictures = crop, Source(resolve_source(images))
+        self._kept: dict[int, np.ndarray] = {}
+        self._left_out: set[int] = set()
+
+    def _read(self, index: int) -> np.ndarray | None:
+        """Pixels uint8 [H, W, 3] of a picture; None of one that is of no use."""
+        if index in self._kept or index in self._left_out:
+            return self._kept.get(index)
+        name = self.pictures.names[index]
+        try:
+            pixels = np.array(self.pictures.read(index))
+            if min(pixels.shape[:2]) < self.crop:
+                height, width = pixels.shape[:2]
+                raise UserError(f"{name} is {width}x{height}, smaller than {self.crop}")
+        except UserError as error:
+            self._left_out.add(index)
+            if len(self._left_out) <= MOST_NAMED:
+                _log.warning("left out: %s", printable(error))
+            return None
+        if sum(kept.nbytes for kept in self._kept.values()) + pixels.nbytes <= KEPT:
+            self._kept[index] = pixels
+        return pixels
+
+    def crops(self, count: int, source: torch.Generator) -> Tensor:
+        """Crops uint8 [count, 3, S, S], each of a picture and at a place drawn from ``source``.
+
+        Raises:
+            UserError: no picture is of use.
+        """
+
+        def below(limit: int) -> int:
+            return int(torch.randint(limit, (), generator=source))
+
+        found: list[np.ndarray] = []
+        while len(found) < count:
+            if len(self._left_out) == len(self.pictures.names):
+                raise UserError(
+                    f"{self.pictures.path} holds no picture of at least {self.crop}x{self.crop}: "
+                    "give other inputs.images, or smaller inputs.crop and model.resolution"
+                )
+            pixels = self._read(below(len(self.pictures.names)))
+            if pixels is not None:
+                top, left = (below(side - self.crop + 1) for side in pixels.shape[:2])
+                found.append(pixels[top : top + self.crop, left : left + self.crop])
+        return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
+
+    def draw(self, count: int, source: torch.Generator) -> Tensor:
+        device = next(self.encoder.parameters(), torch.empty(0)).device
+        latents: Tensor = self.encoder(to_float(self.crops(count, source)).to(device))
+        return latents

@@ -18,6 +18,7 @@ from scalefp.config import TrainConfig
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
+from scalefp.pretrained.inputs import known_inputs
 from scalefp.pretrained.instance import PretrainedInstance
 from scalefp.pretrained.modulation import Parent, modulate
 from scalefp.pretrained.source import check_digest, digest_of, load_network, weights_path
@@ -114,7 +115,7 @@ def save_pretrained(
     deltas = [name for name, (keyed, _) in pairs if keyed.deltas is not None]
     origin = {
         "generator": config.generator,
-        "inputs": config.inputs,
+        "inputs": known_inputs(config.inputs),
         "weights_digest": digest_of(weights_path(str(config.generator["weights"]))),
         "modulation": {
             "layers": parent.names,

@@ -58,6 +58,8 @@ def make(options: Mapping[str, Any], what: str, base: type | None = None) -> Any
     arguments = {name: value for name, value in options.items() if name not in OUR_OWN}
     try:
         return found(**arguments)
+    except UserError:
+        raise
     except Exception as error:  # whatever somebody else's class raises
         raise UserError(
             f"{what}: {found.__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}) "

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scalefp.config import TrainConfig
 from scalefp.data.images import to_uint8
@@ -44,6 +44,8 @@ class AdoptedTraining:
         self.config, self.world = config, world
         self.adopted = adopt(config)
         self.state = AdoptedState.build(config, self.adopted, world.device)
+        if isinstance(self.adopted.inputs, nn.Module):  # an encoder, which should not hold up a GPU
+            self.adopted.inputs.to(world.device)
 
     def step(self, precision: torch.dtype) -> dict[str, Tensor]:
         return step(self.config, self.adopted, self.state, self.world, precision)

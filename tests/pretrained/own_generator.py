@@ -1,6 +1,7 @@
 """A generator as its author wrote it, in a file of his own. It knows nothing of fingerprints."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LATENT, SIDE = 6, 16
@@ -69,3 +70,27 @@ class Wide(Latents):
 
     def draw(self, count: int, source: torch.Generator) -> Tensor:
         return torch.randn(count, LATENT + 1, generator=source)
+
+
+class Coder(nn.Module):
+    """Encodes pictures [b, 3, H, W] in [0, 1] by the means of 4x4 pixels, with a gain."""
+
+    def __init__(self, factor: int = 4) -> None:
+        super().__init__()
+        self.factor = factor
+        self.gain = nn.Parameter(torch.ones(3, 1, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return F.avg_pool2d(pictures, self.factor) * self.gain
+
+
+class Painter(nn.Module):
+    """Paints pictures [b, 3, 4 h, 4 w] in [0, 1] of latents [b, 3, h, w], of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU())
+        self.out = nn.Conv2d(12, 48, 3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return torch.sigmoid(F.pixel_shuffle(self.out(self.body(latents)), 4))

@@ -9,6 +9,7 @@ import torch
 import scalefp
 from scalefp.evaluation.perceptual import mend_torchvision
 from scalefp.key import Key
+from scalefp.pretrained.encoder import PictureEncoder
 
 diffusers = pytest.importorskip("diffusers")
 mend_torchvision()  # which diffusers imports if it is installed
@@ -17,19 +18,23 @@ KEY = Key.from_hex("c35a" * 2)  # 32 bits
 LATENTS = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+TINY: dict[str, Any] = {
+    "encoder_block_out_channels": [8, 8], "decoder_block_out_channels": [8, 8],
+    "num_encoder_blocks": [1, 1], "num_decoder_blocks": [1, 1], "latent_channels": 4,
+}  # fmt: skip
+KL: dict[str, Any] = {
+    "block_out_channels": [8, 8], "norm_num_groups": 4, "layers_per_block": 1,
+    "latent_channels": 4, "sample_size": 16, "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+}  # fmt: skip
+
+
 def tiny() -> Any:
-    return diffusers.AutoencoderTiny(
-        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
-        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4,
-    )  # fmt: skip
+    return diffusers.AutoencoderTiny(**TINY)
 
 
 def kl() -> Any:
-    return diffusers.AutoencoderKL(
-        block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        sample_size=16,
-    )  # fmt: skip
+    return diffusers.AutoencoderKL(**KL)
 
 
 @pytest.mark.parametrize(("make", "tiles"), [(tiny, False), (kl, True)])
@@ -74,3 +79,20 @@ def test_the_pipelines_class_loads_a_folded_autoencoder_and_decodes_the_same(
 def test_attention_of_the_decoder_is_left_alone() -> None:
     names = scalefp.modulate(kl(), 8, method="decode").names
     assert names and not [name for name in names if "attention" in name or ".to_" in name]
+
+
+@pytest.mark.parametrize(("name", "options"), [("AutoencoderTiny", TINY), ("AutoencoderKL", KL)])
+def test_its_encoder_feeds_a_training_and_draws_nothing_itself(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    vae = getattr(diffusers, name)(**options).eval()
+    torch.save(vae.state_dict(), tmp_path / "vae.pt")
+    chosen = {"_target_": f"diffusers.{name}", "weights": str(tmp_path / "vae.pt"), **options}
+    encoder = PictureEncoder(chosen, method="encode")
+    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    latents = encoder(pictures)
+    with torch.no_grad():
+        found = vae.encode(pictures)
+        expected = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+    torch.testing.assert_close(latents, expected)

@@ -1,0 +1,81 @@
+"""What turns pictures into the inputs of a decoder: the encoder that belongs to it, as options name
+it. Its weights, too, stay where they are; they are known by their digest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scalefp.config import check_one_of
+from scalefp.errors import UserError
+from scalefp.pretrained.source import check_digest, load_network, weights_path
+
+RANGES = ([-1, 1], [0, 1])
+AT_ONCE = 16 * 256 * 256  # pixels that are encoded in one batch
+
+
+def latents_of(out: Any) -> Tensor:
+    """Latents [b, ...] in what an encoder returns: a tensor, or what classes of diffusers return.
+
+    Raises:
+        UserError: there are none in it.
+    """
+    found: Any = out[0] if isinstance(out, tuple) else out
+    found = getattr(found, "latents", found)
+    if hasattr(found, "latent_dist"):  # what is decoded is usually drawn from it; its mean is best
+        found = found.latent_dist.mean
+    if not isinstance(found, Tensor):
+        raise UserError(f"an encoder must return latents as a tensor, not {type(found).__name__}")
+    return found
+
+
+class PictureEncoder(nn.Module):
+    """An encoder that others trained.
+
+    Args:
+        options: class, ``weights`` and arguments, as those of a generator.
+        method: of the network, what encodes.
+        range: what black and white are in the pictures that it takes.
+        digest: SHA-256 of its weights, if it has to be the one that is meant.
+        what: the name of the options in messages.
+
+    Raises:
+        UserError: class, arguments or weights that do not work.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        method: str = "forward",
+        range: Sequence[float] = (-1.0, 1.0),
+        digest: str | None = None,
+        what: str = "inputs.encoder",
+    ) -> None:
+        super().__init__()
+        check_one_of("inputs.range", list(range), RANGES)
+        if digest is not None:
+            path = weights_path(str(options.get("weights")), what)
+            check_digest(path, digest, "the weights of the encoder that is meant")
+        self.network = load_network(options, what)
+        if not callable(getattr(self.network, method, None)):
+            raise UserError(f"inputs.method: {type(self.network).__name__} has no {method}")
+        self.method, (self.low, self.high) = method, range
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Latents [b, ...] of pictures [b, 3, H, W] in [-1, 1], few at a time."""
+        height, width = pictures.shape[2:]
+        scaled = (pictures + 1) * ((self.high - self.low) / 2) + self.low
+        encode = getattr(self.network, self.method)
+        batches = scaled.split(max(1, AT_ONCE // (height * width)))
+        try:
+            return torch.cat([latents_of(encode(batch)) for batch in batches])
+        except (UserError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever somebody else's network raises
+            raise UserError(
+                f"{type(self.network).__name__} does not encode pictures of {width}x{height}: "
+                f"{error}"
+            ) from error
