@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from scalefp.artificial.marker import BATCH, Marker
 from scalefp.artificial.marks import evenly, made_of, record_path, refuse_marked, write_record
-from scalefp.artificial.survey import check_out, png_name, survey
+from scalefp.artificial.survey import check_out, survey
 from scalefp.data.dataset import for_each, report_skipped
 from scalefp.data.images import read_image, save_png, to_float, to_pil, to_tensor
 from scalefp.data.prepare import WHOLE_ZIP, check_place, write_zip
+from scalefp.data.renaming import png_name
 from scalefp.data.source import Source, resolve_source
 from scalefp.data.unfinished import Unfinished
 from scalefp.errors import UserError

@@ -1,31 +1,12 @@
 """What is looked at before a data set is marked: where it goes, and what it holds."""
 
-import os
-from collections import Counter
 from pathlib import Path
 
 from scalefp.artificial.marks import record_path
 from scalefp.data.dataset import for_each, report_skipped
-from scalefp.data.images import SUFFIXES
+from scalefp.data.renaming import check_png_names
 from scalefp.data.source import Source
 from scalefp.errors import UserError
-
-
-def png_name(name: str) -> str:
-    """The marked image's name: ``a/b.jpg`` becomes ``a/b.png``, for marks do not go into JPEGs."""
-    stem, suffix = os.path.splitext(name)
-    if suffix.lower() == ".png":
-        return name
-    return f"{stem}.png" if suffix.lower() in SUFFIXES else f"{name}.png"
-
-
-def _is_fit(name: str) -> bool:
-    """Whether a name leads to a place below a folder (in a zip it may be any) and is text."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return "" not in name.split("/")  # ".." was never read: it counts as hidden
 
 
 def check_out(out: Path, partial: Path) -> None:
@@ -69,12 +50,6 @@ def survey(entries: Source, resolution: int, workers: int, progress: bool) -> li
     usable = [index for index, why in enumerate(reasons) if why is None]
     if not usable:
         report_skipped(entries, reasons)  # says so
-    names = [entries.names[index] for index in usable]
-    for name in names:
-        if not _is_fit(name):
-            raise UserError(f"{name!r} is not a name that another file can have: rename that file")
-    name, times = Counter(map(png_name, names)).most_common(1)[0]
-    if times > 1:
-        clash = [each for each in names if png_name(each) == name]
-        raise UserError(f"{' and '.join(clash)} would both become {name}: rename one of them")
+    # Marks do not go into JPEGs.
+    check_png_names([entries.names[index] for index in usable])
     return reasons

@@ -16,11 +16,12 @@ from scalefp.cli.bench import add_bench_command
 from scalefp.cli.data import add_data_commands
 from scalefp.cli.hydra import add_hydra_commands
 from scalefp.cli.images import add_image_commands
-from scalefp.cli.instances import add_instance_commands
+from scalefp.cli.instances import add_instantiate_command
 from scalefp.cli.output import say
 from scalefp.cli.registry import add_registry_commands
 from scalefp.cli.release import add_release_commands
 from scalefp.cli.report import add_report_command
+from scalefp.cli.sampling import add_sample_command
 from scalefp.cli.scan import add_scan_command
 from scalefp.cli.service import add_service_command
 from scalefp.errors import UserError
@@ -42,7 +43,8 @@ def build_parser() -> Parser:
     add_report_command(to)
     add_registry_commands(to)
     add_release_commands(to)
-    add_instance_commands(to)
+    add_instantiate_command(to)
+    add_sample_command(to)
     add_image_commands(to)
     add_scan_command(to)
     add_data_commands(to)

@@ -1,4 +1,4 @@
-"""``scalefp instantiate`` and ``sample``: from a key to a recipient's network, and its images.
+"""``scalefp instantiate``: from a key to a recipient's network.
 
 Networks are imported where they are used, here and in the files beside this one: help and the
 registry answer at once.
@@ -6,26 +6,24 @@ registry answer at once.
 
 import argparse
 import sys
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalefp.cli.arguments import add_command, add_key_choice, add_options, count, seed
+from scalefp.cli.arguments import add_command, add_key_choice, add_options
 from scalefp.cli.output import OK, show
-from scalefp.cli.outputs import INSTANCES, add_out, check_out, is_png
+from scalefp.cli.outputs import INSTANCES, add_out, check_out
 from scalefp.errors import UserError
-from scalefp.files import atomic_path, counted, open_regular
+from scalefp.files import open_regular
 
 if TYPE_CHECKING:
     from scalefp.key import Key
     from scalefp.release.reader import Reader
 
-UNFINISHED = ".unfinished"  # in a folder that is being sampled into: by which command
 MAX_KEY_FILE = 4096  # characters
 FORMATS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}  # by suffix of --out
 
 
-def add_instance_commands(to: Any) -> None:
+def add_instantiate_command(to: Any) -> None:
     instantiate = add_command(
         to, "instantiate", run_instantiate, "write the network of one key",
         "scalefp instantiate --model emoji --registry keys.db --holder recipient-a "
@@ -46,15 +44,6 @@ def add_instance_commands(to: Any) -> None:
         "--half", action="store_true",
         help="safetensors: weights in half precision, a file of half the size",
     )  # fmt: skip
-    sample = add_command(
-        to, "sample", run_sample, "write images of an instance as PNG files",
-        "scalefp sample --instance a.safetensors --out images --num 16 --seed 0",
-    )  # fmt: skip
-    sample.add_argument("--instance", required=True, metavar="FILE", help="instance file")
-    add_out(sample, "DIR", "folder, made if missing")
-    sample.add_argument("--num", type=count, default=16, help="images (default: 16)")
-    sample.add_argument("--seed", type=seed, default=0, help="seed of the latents (default: 0)")
-    add_options(sample)
 
 
 def typed_key(args: argparse.Namespace) -> str:
@@ -108,30 +97,4 @@ def run_instantiate(args: argparse.Namespace) -> int:
     sizes = {"resolution": instance.config.resolution, "latent_dim": instance.config.latent_dim}
     result = {"out": args.out, "format": kind, **sizes, "model_digest": model.digest}
     show(args, result, [args.out], f"{args.out} was written")
-    return OK
-
-
-def run_sample(args: argparse.Namespace) -> int:
-    from scalefp.data.images import save_png, to_pil
-    from scalefp.loading import load_instance
-
-    instance, folder = load_instance(args.instance), Path(args.out)
-    digits = max(4, len(str(args.num - 1)))
-    files = [folder / f"{number:0{digits}d}.png" for number in range(args.num)]
-    # What a killed run of the same command has left may be written again, for it is the same.
-    note, digest = folder / UNFINISHED, sha256(Path(args.instance).read_bytes()).hexdigest()
-    what = f"{digest} seed {args.seed}, {args.num} images"
-    ours = note.is_file() and note.read_bytes() == what.encode()
-    for file in files if folder.exists() else []:
-        check_out(file, "an image of that kind, PNG", is_png, force=args.force or ours)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(note) as temporary:
-        temporary.write_text(what)
-    unwritten = iter(files)
-    for batch in instance.stream(args.num, seed=args.seed):  # never all images in memory
-        for picture in to_pil(batch):
-            save_png(next(unwritten), picture)
-    note.unlink()
-    done = f"{counted(args.num, 'image')} in {folder}"
-    show(args, [str(file) for file in files], [done], done)
     return OK
