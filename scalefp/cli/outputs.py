@@ -61,9 +61,9 @@ def _begins(path: Path, bytes_wanted: int) -> bytes:
 
 
 def is_instance(path: Path) -> bool:
-    from scalefp.release.container import kind_of
+    from scalefp.release.container import INSTANCE, PRETRAINED_INSTANCE, kind_of
 
-    return kind_of(path) == "instance"
+    return kind_of(path) in (INSTANCE, PRETRAINED_INSTANCE)
 
 
 def is_release(path: Path) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from scalefp.config import check_one_of
 from scalefp.errors import UserError
 from scalefp.pretrained.source import check_digest, load_network, weights_path
+from scalefp.training.run import memory_ran_out
 
 RANGES = ([-1, 1], [0, 1])
 AT_ONCE = 16 * 256 * 256  # pixels that are encoded in one batch
@@ -28,6 +29,20 @@ def latents_of(out: Any) -> Tensor:
     if not isinstance(found, Tensor):
         raise UserError(f"an encoder must return latents as a tensor, not {type(found).__name__}")
     return found
+
+
+def continued(pictures: Tensor, factor: int) -> Tensor:
+    """Pictures [b, 3, H, W] of any size, with sides that are multiples of a factor.
+
+    They go on to the right and below as their own reflection, to and fro if they are small.
+    """
+    for dimension in (2, 3):
+        side = pictures.shape[dimension]
+        places = torch.arange(-(-side // factor) * factor, device=pictures.device)
+        places = places.remainder(max(1, 2 * (side - 1)))
+        places = torch.where(places < side, places, 2 * (side - 1) - places)
+        pictures = pictures.index_select(dimension, places)
+    return pictures
 
 
 class PictureEncoder(nn.Module):
@@ -59,6 +74,8 @@ class PictureEncoder(nn.Module):
             path = weights_path(str(options.get("weights")), what)
             check_digest(path, digest, "the weights of the encoder that is meant")
         self.network = load_network(options, what)
+        # As convolutions on CPUs want it; the types of torch lack this form.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if not callable(getattr(self.network, method, None)):
             raise UserError(f"inputs.method: {type(self.network).__name__} has no {method}")
         self.method, (self.low, self.high) = method, range
@@ -72,9 +89,9 @@ class PictureEncoder(nn.Module):
         batches = scaled.split(max(1, AT_ONCE // (height * width)))
         try:
             return torch.cat([latents_of(encode(batch)) for batch in batches])
-        except (UserError, MemoryError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # whatever somebody else's network raises
+            if isinstance(error, UserError) or memory_ran_out(error):
+                raise
             raise UserError(
                 f"{type(self.network).__name__} does not encode pictures of {width}x{height}: "
                 f"{error}"

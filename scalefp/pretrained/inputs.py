@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,7 +58,7 @@ class Uniform:
         return torch.rand(count, *self.shape, generator=source) * (self.high - self.low) + self.low
 
 
-ENCODED = "scalefp.pretrained.inputs.Encoded"
+ENCODED, OWNERS = "scalefp.pretrained.inputs.Encoded", ("images", "crop")
 
 
 def known_inputs(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +67,20 @@ def known_inputs(options: Mapping[str, Any]) -> dict[str, Any]:
         return dict(options)
     path = weights_path(str(options["encoder"]["weights"]), "inputs.encoder")
     return {**options, "digest": digest_of(path)}
+
+
+def handed_out(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the options of what feeds a generator, those that its recipients need.
+
+    Of an encoder of pictures not the pictures, and of a path from the root the file's name alone:
+    the names of folders on its owner's machine are no business of a recipient.
+    """
+    if options["_target_"] != ENCODED:
+        return dict(options)
+    encoder = dict(options["encoder"])
+    if Path(str(encoder["weights"])).is_absolute():
+        encoder["weights"] = Path(encoder["weights"]).name
+    return {n: v for n, v in options.items() if n not in OWNERS} | {"encoder": encoder}
 
 
 class Encoded(nn.Module):

@@ -6,6 +6,7 @@ besides, in the metadata, is how to sample it here: class, inputs and range; no 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scalefp.errors import UserError
-from scalefp.pretrained.inputs import Inputs
-from scalefp.pretrained.source import Pictures, load_into, make
+from scalefp.pretrained.encoder import PictureEncoder, continued
+from scalefp.pretrained.inputs import ENCODED, Inputs, handed_out
+from scalefp.pretrained.source import Pictures, load_into, make, weights_path
 from scalefp.release.container import PRETRAINED_INSTANCE, load_tensors, save_tensors
+from scalefp.training.run import memory_ran_out
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,11 @@ class PretrainedInstance:
     Attributes:
         network: of the class that was modulated.
         release_digest: of the release that made it; not in its own file.
+        folder: of the file that it was read from, where its encoder may lie.
     """
 
     release_digest: str | None = None
+    folder: Path | None = None
 
     def __init__(self, network: nn.Module, origin: dict[str, Any], resolution: int) -> None:
         self.network, self.origin = network, origin
@@ -48,9 +53,78 @@ class PretrainedInstance:
         """Images [b, 3, R, R], nominally in [-1, 1]."""
         return self.pictures.of(getattr(self.network, self.method)(*inputs))
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether it is fed with pictures, by an encoder, and not with latents that are drawn."""
+        return bool(self.origin["inputs"].get("_target_") == ENCODED)
+
+    @cached_property
+    def encoder(self) -> PictureEncoder:
+        """What makes its inputs of pictures; its weights lie where the file says or beside it.
+
+        Raises:
+            UserError: its inputs are drawn; or class or weights of the encoder are missing.
+        """
+        if not self.takes_pictures:
+            raise UserError("this instance draws its inputs itself and takes no pictures")
+        how = self.origin["inputs"]
+        try:
+            options, named = dict(how["encoder"]), str(how["encoder"]["weights"])
+            if self.folder is not None and not weights_path(named, "inputs.encoder").is_file():
+                beside = self.folder / Path(named).name
+                options["weights"] = str(beside) if beside.is_file() else named
+            more = {name: how[name] for name in ("method", "range", "digest") if name in how}
+            return PictureEncoder(options, **more)
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError("the instance does not say how its pictures are encoded") from error
+
+    @cached_property
+    def factor(self) -> int:
+        """Pixels of a picture to a place of the latents, along each side."""
+        side = self.config.resolution
+        latents: Tensor = self.encoder(torch.zeros(1, 3, side, side))
+        if latents.ndim != 4 or side % latents.shape[-1]:
+            raise UserError(
+                f"the encoder makes latents {list(latents.shape)} of pictures of {side}x{side}: "
+                "those of other sizes cannot be told from that"
+            )
+        return side // int(latents.shape[-1])
+
+    @torch.inference_mode()
+    def reconstruct(self, pictures: Tensor) -> Tensor:
+        """Pictures [b, 3, H, W] in [-1, 1] of any size, encoded and decoded again.
+
+        Raises:
+            UserError: the networks cannot do that, as :attr:`encoder` and :attr:`factor` say.
+        """
+        height, width = pictures.shape[2:]
+        whole = continued(pictures, self.factor)
+        latents = self.encoder(whole)
+        try:
+            images = self(latents)
+        except Exception as error:  # whatever somebody else's network raises
+            if isinstance(error, UserError) or memory_ran_out(error):
+                raise
+            raise UserError(
+                f"{type(self.network).__name__} does not decode pictures of {width}x{height}: "
+                f"{error}"
+            ) from error
+        if images.shape != whole.shape:
+            raise UserError(
+                f"a picture of {whole.shape[3]}x{whole.shape[2]} comes back as "
+                f"{images.shape[3]}x{images.shape[2]}"
+            )
+        return images[:, :, :height, :width].clamp(-1, 1)
+
     @torch.inference_mode()
     def stream(self, n: int, *, seed: int = 0, batch_size: int = 32) -> Iterator[Tensor]:
         """The images of :meth:`sample` as batches, one at a time."""
+        if self.takes_pictures and "images" not in self.origin["inputs"]:
+            raise UserError(
+                "this instance is fed with pictures: `scalefp sample --images DIR` gives it some"
+            )
         inputs: Inputs = make(self.origin["inputs"], "inputs")
         source = torch.Generator().manual_seed(seed)
         with tqdm(total=n, unit="img", desc="sample", delay=2, leave=False) as progress:
@@ -75,7 +149,7 @@ class PretrainedInstance:
             raise UserError("an instance of an adopted generator keeps the types of its weights")
         about = {
             "generator": {k: v for k, v in self.origin["generator"].items() if k != "weights"},
-            "inputs": self.origin["inputs"],
+            "inputs": handed_out(self.origin["inputs"]),
             "modulation": {k: self.origin["modulation"][k] for k in ("method", "range")},
             "resolution": self.config.resolution,
         }
@@ -100,6 +174,12 @@ def load_pretrained_instance(path: str | Path) -> PretrainedInstance:
         network: nn.Module = make(header["generator"], "generator", nn.Module)
         load_into(network, tensors, path)
         resolution = int(header["resolution"])
-        return PretrainedInstance(network.eval().requires_grad_(False), header, resolution)
-    except (KeyError, TypeError, ValueError) as error:
+        instance = PretrainedInstance(network.eval().requires_grad_(False), header, resolution)
+        instance.folder = Path(path).parent
+        if instance.takes_pictures:  # which may be large
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return instance
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a whole instance: its header is damaged") from error

@@ -1,7 +1,8 @@
 """Inputs encoded from pictures: seeded crops, and a training that is fed by them."""
 
 import re
-from io import BytesIO
+from contextlib import redirect_stdout
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,15 @@ def test_a_decoder_is_trained_on_pictures_and_goes_on_after_a_stop(folder: Path)
     torch.testing.assert_close(
         instance.sample(3, seed=4), instance(inputs.draw(3, seeded(4))).clamp(-1, 1)
     )
+    # A recipient's file decodes photographs again, and what comes of them is read.
+    model.instantiate(Key.random(8)).save(folder / "a.safetensors")
+    again = ["--instance", f"{folder}/a.safetensors", "--images", f"{folder}/pictures"]
+    assert main(["sample", *again, "--out", f"{folder}/again"]) == 0
+    release = str(runs / "whole" / "release.safetensors")
+    with redirect_stdout(StringIO()) as shown:
+        assert main(["decode", "--model", release, f"{folder}/again"]) == 0
+    assert len(shown.getvalue().splitlines()) == 4
+
     kept = (folder / "coder.pt").read_bytes()
     try:
         torch.save({"gain": torch.zeros(3, 1, 1)}, folder / "coder.pt")
