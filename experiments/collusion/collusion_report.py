@@ -11,6 +11,7 @@ from scalefp.experiment import error_bars, markdown_table, new_figure
 FORMS = ("hard", "soft", "in rounds")
 COLOURS = {"hard": "tab:gray", "soft": "tab:blue", "in rounds": "tab:red"}
 SHOWN_IMAGES = 4  # of one source, in the plots
+DESTROYED = 15.0  # dB to what the first of them draws
 BOTH_NAMED = 0.95  # wanted of two who average their weights, with that many images
 
 
@@ -28,6 +29,15 @@ def _targets(name: str, release: dict[str, Any]) -> Iterator[list[str]]:
     trials = sum(row["coalitions"] for row in rows) * release["issued"]
     reached = f"{innocents} in {trials:.1e} (reading, key) pairs, each form"
     yield [name, "innocents named", "0", reached, "no" if innocents else "yes"]
+    for row in rows:
+        if row["attack"] == "weights averaged as they are" and row["images"] == SHOWN_IMAGES:
+            yield [
+                name,
+                f"{row['colluders']} who average their weights as they are: pictures destroyed",
+                f"< {DESTROYED:g} dB",
+                f"{row['psnr_to_own']:.1f} dB in the mean of {row['coalitions']} coalitions",
+                "yes" if row["psnr_to_own"] < DESTROYED else "no",
+            ]
     wanted = {"attack": "weights averaged", "colluders": 2, "images": SHOWN_IMAGES, "search": False}
     (row,) = [row for row in rows if wanted.items() <= row.items()]
     for form in ("soft", "in rounds"):

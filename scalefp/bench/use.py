@@ -87,7 +87,7 @@ def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
     copies = f"copy of its weights, {megabytes:.1f} MB"
     return [
         row("instantiate", "ms", milliseconds(fold), beside=(copies, milliseconds(copy)),
-            target="<= 2"),
+            target="<= 3"),  # its own order of channels takes a third
         row(f"{MANY:,} instances, one after another", "s", [many], beside=("limit", [5.0]),
             target="<= 1"),
         row("instantiate and save", "ms", milliseconds(saved),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scalefp.errors import UserError
+from scalefp.evaluation.realign import realigned
 
 Network = TypeVar("Network", bound=nn.Module)
 Weights = Mapping[str, Tensor]
@@ -117,8 +118,12 @@ def flatten(copies: Sequence[Weights], share: float, draw: torch.Generator) -> W
 
 
 def average(copies: Sequence[Weights], share: float, draw: torch.Generator) -> Weights:
-    """``share`` of another copy's weights is mixed in: two recipients who work together."""
-    mine, other = copies[:2]
+    """``share`` of another copy's weights is mixed in: two recipients who work together.
+
+    They know that each copy has its channels in an order of its own, and undo it; who does not
+    gets no picture.
+    """
+    mine, other = copies[0], realigned(*copies[:2])
     return {name: tensor.lerp(other[name], share) for name, tensor in mine.items()}
 
 

@@ -7,7 +7,8 @@ import torch
 from scalefp.errors import UserError
 from scalefp.evaluation.tamper import TAMPERINGS, deviation, tamper
 from scalefp.key import Key
-from scalefp.release.instance import Instance
+from scalefp.release.channels import turn_channels_
+from scalefp.release.instance import Instance, instantiate
 from scalefp.release.model import Model
 
 
@@ -15,7 +16,7 @@ from scalefp.release.model import Model
 def copies(model: Model) -> list[Instance]:
     """Two instances whose biases and maps are not zero, as after training."""
     bits = np.random.default_rng(0).integers(0, 2, (2, 128))
-    instances = [model.instantiate(Key.from_bits(row)) for row in bits]
+    instances = [instantiate(model.generator, Key.from_bits(row)) for row in bits]
     draw = torch.Generator().manual_seed(0)
     return [
         Instance(
@@ -138,6 +139,16 @@ def test_averaging_two_copies(copies: list[Instance]) -> None:
     for name, tensor in tensors(copies[0]).items():
         torch.testing.assert_close(quarter[name], 0.75 * tensor + 0.25 * other[name])
         torch.testing.assert_close(half[name], swapped[name])
+
+
+def test_averaging_finds_the_channels_that_belong_together(copies: list[Instance]) -> None:
+    turned = tensors(copies[1])
+    turn_channels_(turned, [3, 1])
+    moved = [copies[0], Instance(copies[1].config, turned)]
+    assert not torch.equal(turned["block1_conv_weight"], copies[1].block1_conv_weight)
+    for share in (0.5, 1.0):
+        aligned, plain = change(moved, "average", share), change(copies, "average", share)
+        assert all(torch.equal(tensor, plain[name]) for name, tensor in aligned.items())
 
 
 def test_deviation_of_a_single_value_is_zero() -> None:
