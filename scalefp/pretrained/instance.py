@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from scalefp.errors import UserError
 from scalefp.pretrained.encoder import PictureEncoder, continued
+from scalefp.pretrained.exporting import export_instance
 from scalefp.pretrained.inputs import ENCODED, Inputs, handed_out
 from scalefp.pretrained.source import Pictures, load_into, make, weights_path
 from scalefp.release.container import PRETRAINED_INSTANCE, load_tensors, save_tensors
@@ -118,19 +119,31 @@ class PretrainedInstance:
             )
         return images[:, :, :height, :width].clamp(-1, 1)
 
-    @torch.inference_mode()
-    def stream(self, n: int, *, seed: int = 0, batch_size: int = 32) -> Iterator[Tensor]:
-        """The images of :meth:`sample` as batches, one at a time."""
+    @cached_property
+    def _feed(self) -> Inputs:
         if self.takes_pictures and "images" not in self.origin["inputs"]:
             raise UserError(
                 "this instance is fed with pictures: `scalefp sample --images DIR` gives it some"
             )
-        inputs: Inputs = make(self.origin["inputs"], "inputs")
+        feed: Inputs = make(self.origin["inputs"], "inputs")
+        return feed
+
+    def inputs(self, count: int, source: torch.Generator) -> Tensor:
+        """``count`` inputs of the network, drawn as in its training.
+
+        Raises:
+            UserError: what draws them cannot be made here.
+        """
+        return self._feed.draw(count, source)
+
+    @torch.inference_mode()
+    def stream(self, n: int, *, seed: int = 0, batch_size: int = 32) -> Iterator[Tensor]:
+        """The images of :meth:`sample` as batches, one at a time."""
         source = torch.Generator().manual_seed(seed)
         with tqdm(total=n, unit="img", desc="sample", delay=2, leave=False) as progress:
             for start in range(0, n, batch_size):
                 count = min(batch_size, n - start)
-                drawn = torch.cat([inputs.draw(1, source) for _ in range(count)])
+                drawn = torch.cat([self.inputs(1, source) for _ in range(count)])
                 yield self(drawn).clamp(-1, 1)
                 progress.update(count)
 
@@ -144,23 +157,31 @@ class PretrainedInstance:
         return torch.cat(batches) if batches else torch.empty(0, 3, side, side)
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
-        """Write the state dict as safetensors. Atomic."""
-        if half:
-            raise UserError("an instance of an adopted generator keeps the types of its weights")
+        """Write the state dict as safetensors. Atomic.
+
+        Args:
+            half: floating-point numbers in half precision, in half the space; what loads the
+                original's state dict gives them its own types again.
+        """
         about = {
             "generator": {k: v for k, v in self.origin["generator"].items() if k != "weights"},
             "inputs": handed_out(self.origin["inputs"]),
             "modulation": {k: self.origin["modulation"][k] for k in ("method", "range")},
             "resolution": self.config.resolution,
         }
-        save_tensors(path, PRETRAINED_INSTANCE, self.network.state_dict(), about)
+        save_tensors(path, PRETRAINED_INSTANCE, self.network.state_dict(), about, half=half)
 
     def export(self, path: str | Path, *, format: str, uint8: bool = False) -> None:
-        """Refused: other runtimes get such a network as they get the original."""
-        raise UserError(
-            f"an instance of an adopted generator is written as its state dict, not as {format}: "
-            "export it as you export the original"
-        )
+        """Write it for other runtimes, ``onnx`` or ``pt2``, if torch can follow the network.
+
+        Both take its inputs, of any number, and of one that is fed with pictures latents of any
+        size; they give images [b, 3, H, W] as :meth:`scalefp.release.instance.Instance.export`.
+
+        Raises:
+            UserError: unknown format, packages that are missing, or a network that cannot be
+                written so.
+        """
+        export_instance(self, path, format=format, uint8=uint8)
 
 
 def load_pretrained_instance(path: str | Path) -> PretrainedInstance:

@@ -71,7 +71,10 @@ def halved(tensor: Tensor) -> Tensor:
     """A tensor in half precision, or as it is if it holds what half precision cannot (65,504 up).
 
     Half precision has eleven significant bits: weights of networks change by a 2,000th at most.
+    Counts, as norms keep them, are no weights and stay as they are.
     """
+    if not tensor.is_floating_point():
+        return tensor
     half = tensor.to(torch.float16)
     return half if torch.isfinite(half).all() else tensor
 

@@ -1,16 +1,17 @@
 """Networks as files for other runtimes: ONNX and ``torch.export`` (pt2).
 
-The networks take one tensor whose first dimension, the batch, may have any size. The files say what
-goes in and comes out: ONNX in the metadata entry ``scalefp``, pt2 in the extra file
-``scalefp.json``, as JSON.
+The networks take one tensor whose first dimension, the batch, may have any size, and others if that
+is said. The files say what goes in and comes out: ONNX in the metadata entry ``scalefp``, pt2 in
+the extra file ``scalefp.json``, as JSON.
 """
 
 import io
 import json
 import logging
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ class Ports:
     """Names of a network's input and outputs, and an input [2, ...] to follow through it.
 
     ``about`` is what the file says of them to whoever opens it; for JSON, and without secrets.
+    ``free`` names the dimensions of the input that may have any size.
     """
 
     input: str
     outputs: list[str]
     example: Tensor
     about: dict[str, Any]
+    free: dict[int, str] = field(default_factory=lambda: {0: "batch"})
 
     @property
     def text(self) -> str:
@@ -40,11 +43,25 @@ class Ports:
         return json.dumps(self.about, sort_keys=True)
 
 
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Within this, a logger of torch reports errors alone."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def _traced(network: nn.Module, ports: Ports) -> torch.export.ExportedProgram:
     """The network's operations, without the paths of source files that torch notes beside them:
     the names of folders on its owner's machine are no business of a recipient."""
-    shapes = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(network, (ports.example,), dynamic_shapes=shapes)
+    shapes = ({place: torch.export.Dim(name) for place, name in ports.free.items()},)
+    # It logs and prints the whole network where it cannot follow one, beside raising an error.
+    with quiet("torch.fx.experimental.symbolic_shapes"), redirect_stderr(io.StringIO()):
+        program = torch.export.export(network, (ports.example,), dynamic_shapes=shapes)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
@@ -55,21 +72,16 @@ def _onnx(network: nn.Module, ports: Ports) -> bytes:
         import onnxscript  # noqa: F401  torch's exporter needs it and says so less clearly
     except ImportError as error:
         raise UserError("Writing ONNX needs `pip install scalefp[onnx]`.") from error
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns of operators of packages that are not installed
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # raised by the exporter's own calls
-            program = torch.onnx.export(
-                _traced(network, ports),
-                input_names=[ports.input],
-                output_names=ports.outputs,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        log.setLevel(level)
+    # It warns of operators of packages that are not installed.
+    with quiet("torch.onnx"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # raised by the exporter's own calls
+        program = torch.onnx.export(
+            _traced(network, ports),
+            input_names=[ports.input],
+            output_names=ports.outputs,
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props[METADATA] = ports.text
     content: bytes = program.model_proto.SerializeToString()

@@ -174,8 +174,43 @@ def test_what_the_commands_for_other_releases_say(release: Path) -> None:
         load_model(release)
     with pytest.raises(UserError, match="marks no images"):
         load_marker(release)
-    with pytest.raises(UserError, match="not as onnx"):
-        load_generating(release).instantiate(Key.random(8)).export("a.onnx", format="onnx")
+
+
+def test_its_instances_are_written_in_half_precision_and_for_other_runtimes(
+    release: Path, tmp_path: Path
+) -> None:
+    named = ["instantiate", "--model", release, "--key", "c3"]
+    run(*named, "--out", tmp_path / "whole.safetensors")
+    run(*named, "--out", tmp_path / "half.safetensors", "--half")
+    half, whole = (scalefp.load_instance(tmp_path / f"{n}.safetensors") for n in ("half", "whole"))
+    torch.testing.assert_close(half.sample(2), whole.sample(2), atol=5e-3, rtol=0)
+    run(*named, "--out", tmp_path / "a.pt2")
+    z = own_generator.Latents().draw(3, torch.Generator().manual_seed(1))
+    exported = torch.export.load(tmp_path / "a.pt2").module()
+    torch.testing.assert_close(exported(z), whole(z), atol=1e-5, rtol=0)
+    run(*named, "--out", tmp_path / "whole.safetensors", "--half", "--force")
+    sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in ("whole", "half")]
+    assert sizes[0] == sizes[1]
+
+
+def test_a_scan_says_of_each_image_what_attribute_says(release: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    keys, of_release = (
+        tmp_path / "keys.db",
+        ["--model", release, "--registry", tmp_path / "keys.db"],
+    )
+    run("registry", "issue", "a", "--registry", keys, "--model", release)
+    run("instantiate", *of_release, "--holder", "a", "--out", tmp_path / "a.safetensors")
+    images = tmp_path / "images"
+    run("sample", "--instance", tmp_path / "a.safetensors", "--out", images, "--num", 12)
+    said = run("attribute", *of_release, "--fpr", "0.05", images)
+    run("scan", images, *of_release, "--fpr", "0.05", "--out", tmp_path / "scan")
+    table = parquet.read_table(tmp_path / "scan" / "shards")
+    rows = {row["path"]: row["holder"] for row in table.to_pylist()}
+    for one in said:
+        named = [found["holder"] for found in one["attributed"]]
+        assert [rows[one["images"][0]]] == (named or [None])
+    assert list(rows.values()).count("a") >= 6
 
 
 def test_it_is_measured_like_another_method(release: Path, tmp_path: Path) -> None:
