@@ -232,7 +232,9 @@ def _made(results: Results) -> str:
 <h2>3. Images lead back to the recipient</h2>
 <p>Each strip shows the {results.model.config.n_bits} bits that the decoder read, light for 0 and
 dark for 1, in red where they differ from the closest issued key. Under each image: who is named,
-how many bits are off, the chance of so close a match, and the key read.</p>
+how many bits are off, the chance of so close a match, and the key read. A name says that the
+fingerprint of that holder's copy is in the image, not that the holder made it: who has images of a
+copy can lay its fingerprint on other pictures (<code>docs/secrets.md</code>).</p>
 {
         commands(
             f"scalefp sample --instance {first.file} --out {images} --num {len(own[0].files)} "

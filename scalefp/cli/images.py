@@ -14,6 +14,7 @@ from scalefp.cli.table import (
     Row,
     add_result_options,
     check_format,
+    is_text,
     shows_lines,
     write_rows,
 )
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from scalefp.release.reader import Reader
 
 MAX_NAMED = 10  # holders in a summary
+MEANING = (
+    "a name says that the fingerprint of that holder's copy is in the image, not that the holder "
+    "made it: who has images of a copy can lay its fingerprint on other pictures (docs/secrets.md)"
+)
 
 
 def add_image_commands(to: Any) -> None:
@@ -260,6 +265,8 @@ def run_attribute(args: argparse.Namespace) -> int:
     write_rows(args, rows, COLUMNS, lambda entry: in_table(entry, numbers))
     if len(images) > 1:
         say(judge.summary())
+    if judge.found and args.registry is not None and is_text(args):
+        say(MEANING)
     for line in images.report():
         say(line)
     images.check_any()

@@ -40,6 +40,11 @@ def check_format(args: argparse.Namespace) -> None:
         raise UserError("choose one of --json, --json-lines and --csv")
 
 
+def is_text(args: argparse.Namespace) -> bool:
+    """Whether results are written for a reader, not for a program."""
+    return not (args.json or args.json_lines or args.csv)
+
+
 def shows_lines(args: argparse.Namespace) -> bool:
     """Whether results appear on the terminal while others are awaited."""
     return not args.json and sys.stdout.isatty()

@@ -209,3 +209,15 @@ def test_images_that_are_too_large_are_refused(run: Run, release: Path, tmp_path
     arguments = ["decode", "--model", release, large, "--max-megapixels"]
     assert_mistake(run(*arguments, "1"), "over the limit of 1 megapixels")
     assert run(*arguments, "2").code == 0
+
+
+def test_a_name_comes_with_what_it_does_not_prove(attribute: Run, images: list[Path]) -> None:
+    said = "not that the holder made it"
+    named = attribute(images[0])
+    assert named.code == 0 and named.err.count(said) == 1
+    assert said not in named.out  # a line there is a verdict
+    assert attribute(*images).err.count(said) == 1  # once for all of them
+    assert said not in attribute(images[1]).err  # nobody is named
+    for option in ("--json", "--json-lines", "--csv"):
+        result = attribute(images[0], option)
+        assert said not in result.out + result.err

@@ -108,7 +108,9 @@ export function asPage(page) {
       tested
         ? `Compared with ${plural(tested.issued, "issued key")}, registry state ` +
             `${tested.registry_head}. The odds are at most the probability that any of these keys ` +
-            "would agree so well if nobody who holds one had a part in the image."
+            "would agree so well if nobody who holds one had a part in the image. A name says " +
+            "that the fingerprint of a holder's copy is in the image, not that the holder made " +
+            "it: fingerprints can be laid on other pictures (docs/secrets.md)."
         : "No image was judged.",
     ),
     table(["Image", "Verdict", "Odds", "Bits that agree", "SHA-256"], verdicts),
