@@ -17,15 +17,31 @@ import scalefp
 from scalefp.bench.rows import Row, row
 from scalefp.bench.timing import interleaved, matrix_rate, milliseconds, rates
 from scalefp.data.images import save_png, to_pil, to_uint8
+from scalefp.errors import UserError
 from scalefp.files import atomic_path
-from scalefp.loading import load_model
+from scalefp.loading import load_generating
+from scalefp.pretrained.instance import PretrainedInstance
+from scalefp.pretrained.release import PretrainedModel
+from scalefp.release.instance import Instance
 from scalefp.release.model import Model
 
 BATCHES = ((32, 15), (8, 30), (1, 60))  # images at a time, repeats
 MANY = 1000
 
 
-def convolutions(network: nn.Module, batch: Tensor) -> float:
+def parent_of(model: Model | PretrainedModel) -> nn.Module:
+    """What makes the images of any key: ``parent(inputs, bits)``."""
+    return model.parent if isinstance(model, PretrainedModel) else model.generator
+
+
+def inputs_of(instance: Instance | PretrainedInstance, count: int) -> Tensor:
+    """So many inputs of an instance."""
+    if isinstance(instance, PretrainedInstance):
+        return instance.inputs(count, torch.Generator().manual_seed(0))
+    return torch.randn(count, instance.config.latent_dim)
+
+
+def convolutions(network: Callable[[Tensor], Any], batch: Tensor) -> float:
     """FLOP of the convolutions for one image of ``batch``."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(batch)
@@ -36,24 +52,30 @@ def convolutions(network: nn.Module, batch: Tensor) -> float:
 
 def onnx_session(
     export: Callable[..., None], path: Path, threads: int
-) -> Callable[[dict[str, Any]], Any] | None:
-    """What runs the network that ``export`` writes to ``path``; None where ONNX is missing."""
+) -> Callable[[Tensor], Any] | None:
+    """What runs the network that ``export`` writes to ``path``; None where ONNX is missing, or the
+    network is somebody's that cannot be written so."""
     if not (importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript")):
         print("bench: ONNX is not installed and left out", file=sys.stderr)
         return None
     import onnxruntime
 
-    if not path.exists():  # the worker with another number of threads may have written it
-        export(path, format="onnx")
+    try:
+        if not path.exists():  # the worker with another number of threads may have written it
+            export(path, format="onnx")
+    except UserError as error:
+        print(f"bench: ONNX is left out: {error}", file=sys.stderr)
+        return None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return partial(session.run, None)
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch.numpy()})
 
 
 def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
     """One key, many keys, and many keys to files."""
-    model = load_model(release)
+    model = load_generating(release)
     n_bits = model.config.n_bits
     begun = time.perf_counter()
     weights = model.instantiate(scalefp.Key.random(n_bits)).state_dict()
@@ -99,18 +121,18 @@ def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
 @torch.inference_mode()
 def measure_sample(release: str, threads: int, scratch: Path) -> list[Row]:
     """An instance against its parent under the same key, and against ONNX Runtime."""
-    model = load_model(release)
+    model = load_generating(release)
     key = scalefp.Key.random(model.config.n_bits)
-    instance, parent = model.instantiate(key), model.generator
+    instance, parent = model.instantiate(key), parent_of(model)
     with torch.inference_mode(False):
         run_onnx = onnx_session(instance.export, scratch / "instance.onnx", threads)
     rows = []
     for batch, repeats in BATCHES:
-        z = torch.randn(batch, model.config.latent_dim)
+        z = inputs_of(instance, batch)
         bits = torch.from_numpy(key.bits).expand(batch, -1)
         tasks: list[Callable[[], Any]] = [partial(instance, z), partial(parent, z, bits)]
         if run_onnx is not None:
-            tasks.append(partial(run_onnx, {"z": z.numpy()}))
+            tasks.append(partial(run_onnx, z))
         own, parents, *onnx = (rates(each, batch) for each in interleaved(tasks, repeats))
         rows.append(
             row(f"instance, batch {batch}", "img/s", own, beside=("its parent", parents),
@@ -119,12 +141,12 @@ def measure_sample(release: str, threads: int, scratch: Path) -> list[Row]:
         for runtime in onnx:
             what = f"instance by ONNX Runtime, batch {batch}"
             rows.append(row(what, "img/s", runtime, beside=("by PyTorch", own), target=">= 1"))
-    flop = convolutions(instance, torch.randn(32, model.config.latent_dim))
+    flop = convolutions(instance, inputs_of(instance, 32))
     limit = ("its convolutions at the matrix rate", [matrix_rate(torch.float32) / flop])
     return [*rows, row("instance, batch 32", "img/s", [rows[0].own.median], beside=limit)]
 
 
-def clear_pictures(model: Model, count: int) -> Tensor:
+def clear_pictures(model: Model | PretrainedModel, count: int) -> Tensor:
     """uint8 pictures of an instance that one pass of the decoder reads, as it does most."""
     pixels = to_uint8(model.instantiate(scalefp.Key.random(model.config.n_bits)).sample(2 * count))
     passes: list[None] = []
@@ -142,10 +164,12 @@ def clear_pictures(model: Model, count: int) -> Tensor:
 
 def measure_decode(release: str, threads: int, scratch: Path) -> list[Row]:
     """From pixels in memory, from files, and the wait for a single file."""
-    model = load_model(release)
+    model = load_generating(release)
     pixels = clear_pictures(model, 32)
     images = pixels.float() / 127.5 - 1
-    run_onnx = onnx_session(model.export_decoder, scratch / "decoder.onnx", threads)
+    run_onnx = None
+    if isinstance(model, Model):
+        run_onnx = onnx_session(model.export_decoder, scratch / "decoder.onnx", threads)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.png" for number in range(len(pixels))]
         for file, picture in zip(files, to_pil(pixels), strict=True):
@@ -154,8 +178,8 @@ def measure_decode(release: str, threads: int, scratch: Path) -> list[Row]:
         single: list[Callable[[], Any]] = [lambda: model.decode(files[0]).key]
         single.append(lambda: model.decode(pixels[:1]))
         if run_onnx is not None:
-            tasks.append(lambda: run_onnx({"images": images.numpy()}))
-            single.append(lambda: run_onnx({"images": images[:1].numpy()}))
+            tasks.append(lambda: run_onnx(images))
+            single.append(lambda: run_onnx(images[:1]))
         memory, disk, *onnx = (rates(each, 32) for each in interleaved(tasks, 15))
         from_file, alone, *onnx_alone = (milliseconds(each) for each in interleaved(single, 60))
     flop = convolutions(model.decoder, images)

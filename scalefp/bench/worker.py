@@ -22,7 +22,7 @@ from scalefp.bench.rows import Row
 from scalefp.config import RunConfig
 from scalefp.experiment import hardware
 from scalefp.files import atomic_path
-from scalefp.loading import load_model
+from scalefp.loading import load_generating
 from scalefp.training.distributed import pick_device
 from scalefp.training.precision import pick_precision
 
@@ -47,31 +47,32 @@ def _book(resolution: int) -> Callable[[str], Callable[[], Any]]:
 
 
 def _instance(release: str) -> Callable[[], Any]:
-    model = load_model(release)
+    model = load_generating(release)
     instance = model.instantiate(scalefp.Key.random(model.config.n_bits))
     return lambda: instance.sample(32)
 
 
 def _parent(release: str) -> Callable[[], Any]:
-    model = load_model(release)
-    z = torch.randn(32, model.config.latent_dim)
+    model = load_generating(release)
+    parent = use.parent_of(model)
+    z = use.inputs_of(model.instantiate(scalefp.Key.random(model.config.n_bits)), 32)
     bits = torch.randint(0, 2, (32, model.config.n_bits))
-    return torch.inference_mode()(lambda: model.generator(z, bits))
+    return torch.inference_mode()(lambda: parent(z, bits))
 
 
 def _instantiate(release: str) -> Callable[[], Any]:
-    model = load_model(release)
+    model = load_generating(release)
     return lambda: model.instantiate(scalefp.Key.random(model.config.n_bits))
 
 
 def _decode(release: str) -> Callable[[], Any]:
-    model = load_model(release)
+    model = load_generating(release)
     pixels = use.clear_pictures(model, 32)
     return lambda: model.decode(pixels)
 
 
 def _nothing(release: str) -> Callable[[], Any]:
-    load_model(release)
+    load_generating(release)
     return lambda: None
 
 

@@ -54,6 +54,11 @@ class PretrainedInstance:
         """Images [b, 3, R, R], nominally in [-1, 1]."""
         return self.pictures.of(getattr(self.network, self.method)(*inputs))
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Of the network, with the names of the original's."""
+        state: dict[str, Tensor] = self.network.state_dict()
+        return state
+
     @property
     def takes_pictures(self) -> bool:
         """Whether it is fed with pictures, by an encoder, and not with latents that are drawn."""
@@ -169,7 +174,7 @@ class PretrainedInstance:
             "modulation": {k: self.origin["modulation"][k] for k in ("method", "range")},
             "resolution": self.config.resolution,
         }
-        save_tensors(path, PRETRAINED_INSTANCE, self.network.state_dict(), about, half=half)
+        save_tensors(path, PRETRAINED_INSTANCE, self.state_dict(), about, half=half)
 
     def export(self, path: str | Path, *, format: str, uint8: bool = False) -> None:
         """Write it for other runtimes, ``onnx`` or ``pt2``, if torch can follow the network.

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 import scalefp
+from scalefp.bench import use, worker
+from scalefp.bench.timing import interleaved
 from scalefp.cli import main
 from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
@@ -211,6 +214,25 @@ def test_a_scan_says_of_each_image_what_attribute_says(release: Path, tmp_path: 
         named = [found["holder"] for found in one["attributed"]]
         assert [rows[one["images"][0]]] == (named or [None])
     assert list(rows.values()).count("a") >= 6
+
+
+def test_its_speed_is_measured_beside_its_parents(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = partial(interleaved, repeats=2, warm_up=0)
+    monkeypatch.setattr(use, "interleaved", lambda tasks, *_, **__: few(tasks))
+    monkeypatch.setattr(use, "matrix_rate", lambda _: 1e9)
+    monkeypatch.setattr(use, "MANY", 2)
+    monkeypatch.setattr(use, "BATCHES", ((4, 2),))
+    monkeypatch.setattr(use, "onnx_session", lambda *_: None)
+    rows = use.measure_instantiate(str(release), 1, tmp_path)
+    rows += use.measure_sample(str(release), 1, tmp_path)
+    rows += use.measure_decode(str(release), 1, tmp_path)
+    assert all(row.own.median > 0 for row in rows)
+    beside = {row.own.what: row.beside for row in rows}
+    assert beside["instance, batch 4"].what == "its parent"
+    for name in ("nothing", "instantiate", "sample", "parent", "decode"):
+        worker.ALONE[name](str(release))()
 
 
 def test_it_is_measured_like_another_method(release: Path, tmp_path: Path) -> None:
