@@ -10,6 +10,7 @@ import scalefp
 from scalefp.evaluation.perceptual import mend_torchvision
 from scalefp.key import Key
 from scalefp.pretrained.encoder import PictureEncoder
+from scalefp.pretrained.instance import PretrainedInstance
 
 diffusers = pytest.importorskip("diffusers")
 mend_torchvision()  # which diffusers imports if it is installed
@@ -37,16 +38,20 @@ def kl() -> Any:
     return diffusers.AutoencoderKL(**KL)
 
 
+def layers_of_the_decoder(vae: Any) -> list[str]:
+    return [
+        name for name, module in vae.named_modules()
+        if isinstance(module, torch.nn.Conv2d) and name.startswith(("decoder", "post_quant"))
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("make", "tiles"), [(tiny, False), (kl, True)])
 def test_the_pipelines_class_loads_a_folded_autoencoder_and_decodes_the_same(
     make: Any, tiles: bool, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
     vae = make().eval()
-    layers = [
-        name for name, module in vae.named_modules()
-        if isinstance(module, torch.nn.Conv2d) and name.startswith(("decoder", "post_quant"))
-    ]  # fmt: skip
+    layers = layers_of_the_decoder(vae)
     parent = scalefp.modulate(vae, 32, layers, key_gain=0.3, method="decode")
     bits = torch.from_numpy(KEY.bits)[None].expand(3, -1)
     with torch.no_grad():
@@ -96,3 +101,65 @@ def test_its_encoder_feeds_a_training_and_draws_nothing_itself(
         found = vae.encode(pictures)
         expected = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
     torch.testing.assert_close(latents, expected)
+
+
+def folded_kl() -> Any:
+    torch.manual_seed(1)
+    vae = kl().eval()
+    parent = scalefp.modulate(vae, 32, layers_of_the_decoder(vae), key_gain=0.3, method="decode")
+    return parent.fold(KEY)
+
+
+def test_a_pipeline_makes_its_pictures_with_a_recipients_autoencoder(tmp_path: Path) -> None:
+    folded_kl().save_pretrained(tmp_path / "recipient-a")
+    torch.manual_seed(2)
+    transformer = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1,
+        sample_size=8, patch_size=2,
+    ).eval()  # fmt: skip
+    pipe = diffusers.DiTPipeline(transformer, kl().eval(), diffusers.DDIMScheduler())
+
+    def pictures(pipe: Any) -> Any:
+        pipe.set_progress_bar_config(disable=True)
+        source = torch.Generator().manual_seed(3)
+        how = {"num_inference_steps": 2, "generator": source, "output_type": "np"}
+        return torch.from_numpy(pipe(class_labels=[1], **how).images)
+
+    original = pictures(pipe)
+    pipe.vae = diffusers.AutoencoderKL.from_pretrained(tmp_path / "recipient-a")
+    recipients = pictures(pipe)
+    assert (recipients - original).abs().max() > 1e-2
+    pipe.vae = folded_kl()
+    torch.testing.assert_close(recipients, pictures(pipe), atol=1e-5, rtol=1e-5)
+    pipe.save_pretrained(tmp_path / "pipe")
+    again = diffusers.DiTPipeline.from_pretrained(tmp_path / "pipe")
+    torch.testing.assert_close(recipients, pictures(again), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_an_instance_file_is_what_its_loaders_take(half: bool, tmp_path: Path) -> None:
+    """As the file of a folder beside the original's config.json, and as a single file."""
+    folded = folded_kl()
+    origin = {
+        "generator": {"_target_": "diffusers.AutoencoderKL", **KL},
+        "inputs": {"_target_": "scalefp.pretrained.inputs.Normal", "shape": [4, 8, 8]},
+        "modulation": {"method": "decode", "range": [-1, 1]},
+    }
+    kl().save_config(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    PretrainedInstance(folded, origin, 16).save(file, half=half)
+    loaded = [
+        diffusers.AutoencoderKL.from_pretrained(tmp_path, local_files_only=True),
+        diffusers.AutoencoderKL.from_single_file(
+            str(file), config=str(tmp_path), local_files_only=True
+        ),
+        scalefp.load_instance(file).network,  # type: ignore[union-attr]
+    ]
+    with torch.no_grad():
+        expected = folded.decode(LATENTS).sample
+        for vae in loaded:
+            assert vae.dtype == torch.float32
+            found = vae.eval().decode(LATENTS).sample
+            torch.testing.assert_close(found, expected, atol=1e-2 if half else 1e-5, rtol=1e-5)
+    lower = diffusers.AutoencoderKL.from_pretrained(tmp_path, torch_dtype=torch.float16)
+    assert all(value.dtype == torch.float16 for value in lower.state_dict().values())
