@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from scalefp.key import Key
 from scalefp.loading import load_generating, load_marker, load_model
 from scalefp.pretrained.adopted import adopt
 from scalefp.pretrained.release import PretrainedModel
+from scalefp.pretrained.source import Pictures
 from scalefp.training.compose import compose_training
 from tests.pretrained import own_generator
 from trainings import log_of
@@ -301,6 +302,25 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
     assert "Traceback" not in said
     assert re.search(words, " ".join(said.split())), said
     assert not (folder / "runs" / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        ([0.0, 1.0] * 50, False),
+        ([-0.12, 1.15] + [0.0, 1.0] * 49, False),  # as TAEF2's decoder does at edges
+        ([-0.12, 1.15] * 5 + [0.0, 1.0] * 45, True),
+        ([-0.6] + [0.5] * 99, True),
+        ([-0.9] + [0.5] * 99, True),  # the darkest of [-1, 1]
+    ],
+)
+def test_a_decoder_may_overshoot_a_little_at_a_few_places(
+    values: list[float], refused: bool
+) -> None:
+    pictures = Pictures(0, 1)
+    images = pictures.of(torch.tensor(values * 3).view(1, 3, 10, 10))
+    with pytest.raises(UserError, match="spans") if refused else nullcontext():
+        pictures.check(images, 10)
 
 
 def test_layers_that_make_no_image_are_left_out(folder: Path) -> None:
