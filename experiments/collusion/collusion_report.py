@@ -29,8 +29,9 @@ def _targets(name: str, release: dict[str, Any]) -> Iterator[list[str]]:
     trials = sum(row["coalitions"] for row in rows) * release["issued"]
     reached = f"{innocents} in {trials:.1e} (reading, key) pairs, each form"
     yield [name, "innocents named", "0", reached, "no" if innocents else "yes"]
+    naive = {"attack": "weights averaged as they are", "images": SHOWN_IMAGES, "search": False}
     for row in rows:
-        if row["attack"] == "weights averaged as they are" and row["images"] == SHOWN_IMAGES:
+        if naive.items() <= row.items():
             yield [
                 name,
                 f"{row['colluders']} who average their weights as they are: pictures destroyed",
