@@ -230,6 +230,7 @@ def test_its_speed_is_measured_beside_its_parents(
     rows += use.measure_sample(str(release), 1, tmp_path)
     rows += use.measure_decode(str(release), 1, tmp_path)
     assert all(row.own.median > 0 for row in rows)
+    assert not [row for row in rows if row.target and not row.own.what.startswith("decode")]
     beside = {row.own.what: row.beside for row in rows}
     assert beside["instance, batch 4"].what == "its parent"
     for name in ("nothing", "instantiate", "sample", "parent", "decode"):
