@@ -17,11 +17,18 @@ from tqdm import tqdm
 
 from lifting_report import markdown, plots
 from scalefp.data.images import save_png, to_pil
+from scalefp.errors import UserError
 from scalefp.evaluation.estimators import ESTIMATORS
-from scalefp.evaluation.lifting import Knowledge, Lifting, lifting_parts, lifting_results
+from scalefp.evaluation.lifting import (
+    Knowledge,
+    Lifting,
+    knowledges,
+    lifting_parts,
+    lifting_results,
+)
 from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
 from scalefp.evaluation.sheets import sheet
-from scalefp.experiment import Experiment
+from scalefp.experiment import Experiment, load_results
 from scalefp.loading import load_model
 
 IMAGES = [1, 16, 64, 256, 1000, 4000]  # of the victim's instance
@@ -42,8 +49,23 @@ def draw_sheet(lifting: Lifting, path: Path) -> None:
     save_png(path, sheet(rows))
 
 
+SAME = ("seed", "victims", "pictures")  # of figures that stand in one table
+
+
+def check_earlier(options: argparse.Namespace) -> None:
+    """Raise UserError if estimators alone cannot stand beside what was measured before."""
+    if not options.estimates_only:
+        return
+    earlier = load_results(options.out / EXPERIMENT.results_file).get(options.name)
+    if earlier is None:
+        raise UserError(f"measure {options.name} whole first, without --estimates-only")
+    if any(earlier[what] != getattr(options, what) for what in SAME):
+        raise UserError(f"measure {options.name} as before, with the same {', '.join(SAME)}")
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Figures of one release, and its sheet."""
+    check_earlier(options)
     model = load_model(options.model)
     config = EvaluateConfig(
         seed=options.seed,
@@ -61,13 +83,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     config.check()
     samples = Samples(model, config)
     parts = lifting_parts(model, samples, config)
+    if options.estimates_only:
+        known = {f"lifting, {one.name}" for one in knowledges(config)}
+        parts = {name: part for name, part in parts.items() if name in known}
     found = {}
     with tqdm(parts.items(), "lifting", unit="part") as bar:
         for name, part in bar:
             bar.set_postfix_str(name)
             found[name] = part()
-    draw_sheet(Lifting(model, samples, config), options.out / f"{options.name}-pictures.png")
-    return {
+    common = {
         "release": model.digest,
         "n_bits": model.config.n_bits,
         "resolution": model.config.resolution,
@@ -75,13 +99,39 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "victims": options.victims,
         "pictures": options.pictures,
         "pools": [pool for pool in config.pools if pool <= options.pictures],
+    }
+    if options.estimates_only:
+        return common | {"rows": [row for rows in found.values() for row in rows]}
+    draw_sheet(Lifting(model, samples, config), options.out / f"{options.name}-pictures.png")
+    return {
+        **common,
         "queries": options.queries,
         "unrelated": options.unrelated,
         **(lifting_results(found, config) or {}),
     }
 
 
-EXPERIMENT = Experiment(Path(__file__).parent, measure, markdown, plots, named_by="model")
+def beside_other_estimators(
+    earlier: dict[str, Any], name: str, figures: dict[str, Any]
+) -> dict[str, Any]:
+    """Estimators measured alone take their place among the earlier figures of that release."""
+    if "blends" in figures:
+        return earlier | {name: figures}
+    before = earlier[name]
+    if before["release"] != figures["release"]:
+        raise UserError(f"{name} is another release than before: measure it whole")
+    measured = {row["estimator"] for row in figures["rows"]}
+    kept = [row for row in before["rows"] if row["estimator"] not in measured]
+    command = f"{before['command']}; {figures['command']}"
+    seconds = before["cpu_seconds"] + figures["cpu_seconds"]
+    rows = {"rows": kept + figures["rows"], "command": command, "cpu_seconds": seconds}
+    return earlier | {name: before | rows}
+
+
+EXPERIMENT = Experiment(
+    Path(__file__).parent, measure, markdown, plots, named_by="model",
+    merge=beside_other_estimators,
+)  # fmt: skip
 
 
 def main() -> None:
@@ -99,6 +149,10 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=int, default=len(IMAGES), help=f"how many of {IMAGES} images known"
     )
+    parser.add_argument(
+        "--estimates-only", action="store_true",
+        help="only these estimators; the release's other figures stay as they were measured",
+    )  # fmt: skip
     EXPERIMENT.run(parser)
 
 

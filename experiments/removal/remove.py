@@ -4,7 +4,8 @@
 
 A recipient trains his instance on, as a GAN, with 64, 512 or all pictures of the data or with what
 the instance itself makes; or he trains a fresh network to draw what the instance draws. After each
-stage the key is read and the pictures are compared with the data. ``scalefp evaluate`` has the
+stage the key is read and the pictures are compared with the data. Or he trains nothing, and sends
+his pictures through an autoencoder that others have trained. ``scalefp evaluate`` has the
 changes that need no training (noise, pruning, rounding, averaging).
 """
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from reencoding import ENLARGED, Reencoded, autoencoder
 from scalefp.data.images import save_png, to_pil
 from scalefp.evaluation.features import choose_extractor
 from scalefp.evaluation.finetune import distill, fine_tune
@@ -76,6 +78,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     instance, stages = samples.instance(0), STAGES[: options.stages]
     data = data_pixels(config, options.data, model.config.resolution)
     rows, pictures = [], {}
+    if options.taef2 is not None:
+        coder = autoencoder(options.taef2)
+        for enlarged in ENLARGED:
+            name = "an autoencoder" + (f", {enlarged} times enlarged" if enlarged > 1 else "")
+            changed = Reencoded(instance, coder, enlarged)
+            rows.append({"attacker": name, **tampered.figures(Attempt(name, 0), [changed])})
+            shown = to_pil(from_files(changed.sample(SHOWN, seed=options.seed)))
+            pictures[name] = [("", picture) for picture in shown]
     with tqdm(attackers(instance, data, stages, options.seed).items(), "removal") as bar:
         for name, run in bar:
             bar.set_postfix_str(name)
@@ -169,6 +179,10 @@ def main() -> None:
     parser.add_argument("--model", default="emoji", help="bundled name or path of a release")
     parser.add_argument("--images", type=int, default=1000, help="read and compared at each stage")
     parser.add_argument("--data", type=int, default=ALL, help="most pictures that he has")
+    parser.add_argument(
+        "--taef2", type=Path, metavar="FOLDER",
+        help="of the files of TAEF2, taef2_encoder.pth and taef2_decoder.pth: re-encode as well",
+    )  # fmt: skip
     parser.add_argument("--stages", type=int, default=len(STAGES), help=f"how many of {STAGES}")
     EXPERIMENT.run(parser)
 

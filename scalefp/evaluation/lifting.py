@@ -100,7 +100,7 @@ class Lifting:
         size = model.config.resolution
         self.data = to_float(data_pixels(config, config.lifting.pictures, size))
 
-    def _images(self, key: int, purpose: int, count: int) -> Tensor:
+    def images(self, key: int, purpose: int, count: int) -> Tensor:
         """8-bit images of an instance, others for each of the purposes 0 to 3."""
         seed = self._seeds[purpose * self.victims + key % self.victims]
         return to_float(from_files(self.samples.instance(key).sample(count, seed=seed)))
@@ -108,7 +108,7 @@ class Lifting:
     @cached_property
     def own_images(self) -> list[Tensor]:
         """What each attacker draws from his own copy, to compare with."""
-        return [self._images(self.victims + k, 1, OWN_IMAGES) for k in range(self.victims)]
+        return [self.images(self.victims + k, 1, OWN_IMAGES) for k in range(self.victims)]
 
     def _read(self, images: Tensor, title: str) -> FloatArray:
         """Logits [b, n] of pictures as they are."""
@@ -128,7 +128,7 @@ class Lifting:
         """One for each victim."""
         estimate, made = ESTIMATORS[known.estimator], []
         for k in range(self.victims):
-            hers = self._images(k, 0, known.images)
+            hers = self.images(k, 0, known.images)
             his = self.own_images[k] if known.own_copy else None
             made.append(estimate(hers, his, self.config.seed + k))
         return made
@@ -143,8 +143,8 @@ class Lifting:
         """
         count, made = self.config.lifting.pictures, self.estimates(known)
         victims = range(self.victims)
-        hers = [self._images(k, 2, count) for k in victims]
-        his = [self._images(self.victims + k, 3, count) for k in victims]
+        hers = [self.images(k, 2, count) for k in victims]
+        his = [self.images(self.victims + k, 3, count) for k in victims]
         targets = {"data": [self.data] * self.victims, "own pictures": his, "her pictures": hers}
         rows = []
         for (onto, pictures), strength in itertools.product(
@@ -174,8 +174,8 @@ class Lifting:
         """Images of two instances averaged, and cut and pasted: what is read of each of the two."""
         count = self.config.lifting.pictures
         victims, others = range(self.victims), [self.victims + k for k in range(self.victims)]
-        hers = [self._images(k, 2, count) for k in victims]
-        his = [self._images(k, 3, count) for k in others]
+        hers = [self.images(k, 2, count) for k in victims]
+        his = [self.images(k, 3, count) for k in others]
         half = self.model.config.resolution // 2
         mixed = {
             "averaged": [(a + b) / 2 for a, b in zip(hers, his, strict=True)],
