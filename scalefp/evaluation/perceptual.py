@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from scalefp.errors import UserError
 from scalefp.metrics import FloatArray
+from scalefp.networks.torchvision import mend_torchvision
 
 WANTED = (
     "torchvision's AlexNet, VGG-16 or SqueezeNet 1.1 weights (for example alexnet-owt-7be5be79.pth)"
@@ -29,26 +30,6 @@ MARKS = {
 }
 
 
-def mend_torchvision() -> None:
-    """Make ``import torchvision`` work beside a build of torch that its operators do not fit.
-
-    torchvision is compiled for one build of torch; beside another (its wheels for CUDA beside a
-    torch for CPU) its import ends with a RuntimeError, because two operators are missing, of which
-    nothing here uses either. They are declared then, and only then: where torchvision works, a
-    second declaration would break it.
-
-    Raises:
-        ImportError: there is no torchvision.
-    """
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(library)  # it would be undone when the object goes
-
-
 def _import_lpips() -> Any:
     """The package, also beside a build of torch that torchvision's operators do not fit."""
     try:
@@ -57,9 +38,6 @@ def _import_lpips() -> Any:
     except ImportError as error:
         raise UserError("LPIPS needs `pip install scalefp[lpips]`.") from error
     return lpips
-
-
-_declared: list[torch.library.Library] = []
 
 
 def _read_backbone(path: Path) -> tuple[str, dict[str, Tensor]]:

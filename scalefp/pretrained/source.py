@@ -6,6 +6,7 @@ word than to import the class and to make a network of it: it must be a ``torch.
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -18,12 +19,23 @@ from torch import Tensor, nn
 
 from scalefp.errors import UserError
 from scalefp.files import check_regular
+from scalefp.networks.torchvision import mend_torchvision
 
 OUR_OWN = ("_target_", "weights", "weights_key")  # options that do not go to the class
 MOST_NAMED = 5  # names of tensors in a message
 # By how much of their range images may leave it: a few values farther than SLACK, as decoders
 # overshoot at edges, and none as far as FARTHEST.
 SLACK, FEW, FARTHEST = 0.05, 0.05, 0.5
+
+
+def _imported(module: str, name: str) -> Any:
+    """What has a name in a module that is imported."""
+    try:
+        return getattr(import_module(module), name)
+    except RuntimeError:  # as of a torchvision that does not fit torch
+        with suppress(ImportError):
+            mend_torchvision()
+        return getattr(import_module(module), name)
 
 
 def find_class(target: object, what: str) -> type:
@@ -36,11 +48,11 @@ def find_class(target: object, what: str) -> type:
     if not dot:
         raise UserError(f"{what}._target_ must be module.Class, not {target!r}")
     try:
-        found = getattr(import_module(module), name)
-    except ImportError as error:
-        raise UserError(f"{what}._target_={target} cannot be imported: {error}") from error
+        found = _imported(module, name)
     except AttributeError as error:
         raise UserError(f"{what}._target_={target}: {module} has no {name}") from error
+    except Exception as error:  # whatever somebody else's module raises
+        raise UserError(f"{what}._target_={target} cannot be imported: {error}") from error
     if not isinstance(found, type):
         raise UserError(f"{what}._target_={target} is no class: name the class itself")
     return found

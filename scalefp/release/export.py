@@ -58,7 +58,8 @@ def quiet(name: str) -> Iterator[None]:
 def _traced(network: nn.Module, ports: Ports) -> torch.export.ExportedProgram:
     """The network's operations, without the paths of source files that torch notes beside them:
     the names of folders on its owner's machine are no business of a recipient."""
-    shapes = ({place: torch.export.Dim(name) for place, name in ports.free.items()},)
+    # Of any size, but a network may have a limit, as of 63 inputs at once.
+    shapes = (dict.fromkeys(ports.free, torch.export.Dim.DYNAMIC),)
     # It logs and prints the whole network where it cannot follow one, beside raising an error.
     with quiet("torch.fx.experimental.symbolic_shapes"), redirect_stderr(io.StringIO()):
         program = torch.export.export(network, (ports.example,), dynamic_shapes=shapes)

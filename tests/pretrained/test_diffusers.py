@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import scalefp
-from scalefp.evaluation.perceptual import mend_torchvision
 from scalefp.key import Key
+from scalefp.networks.torchvision import mend_torchvision
 from scalefp.pretrained.encoder import PictureEncoder
+from scalefp.pretrained.inputs import ENCODED
 from scalefp.pretrained.instance import PretrainedInstance
 
 diffusers = pytest.importorskip("diffusers")
@@ -163,3 +164,22 @@ def test_an_instance_file_is_what_its_loaders_take(half: bool, tmp_path: Path) -
             torch.testing.assert_close(found, expected, atol=1e-2 if half else 1e-5, rtol=1e-5)
     lower = diffusers.AutoencoderKL.from_pretrained(tmp_path, torch_dtype=torch.float16)
     assert all(value.dtype == torch.float16 for value in lower.state_dict().values())
+
+
+def test_other_runtimes_decode_latents_of_any_size(tmp_path: Path) -> None:
+    """Though the class asks whether there are 64 or more of them."""
+    vae = folded_kl()
+    torch.save(vae.state_dict(), tmp_path / "vae.pt")
+    chosen = {"_target_": "diffusers.AutoencoderKL", "weights": str(tmp_path / "vae.pt"), **KL}
+    origin = {
+        "generator": chosen,
+        "inputs": {"_target_": ENCODED, "encoder": chosen, "method": "encode"},
+        "modulation": {"method": "decode", "range": [-1, 1]},
+    }
+    instance = PretrainedInstance(vae, origin, 16)
+    instance.export(tmp_path / "a.pt2", format="pt2")
+    exported = torch.export.load(tmp_path / "a.pt2").module()
+    for shape in ((1, 4, 8, 8), (3, 4, 5, 11)):
+        latents = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            torch.testing.assert_close(exported(latents), instance(latents), atol=1e-5, rtol=1e-5)

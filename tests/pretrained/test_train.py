@@ -23,7 +23,7 @@ from scalefp.key import Key
 from scalefp.loading import load_generating, load_marker, load_model
 from scalefp.pretrained.adopted import adopt
 from scalefp.pretrained.release import PretrainedModel
-from scalefp.pretrained.source import Pictures
+from scalefp.pretrained.source import Pictures, find_class
 from scalefp.training.compose import compose_training
 from tests.pretrained import own_generator
 from trainings import log_of
@@ -303,6 +303,15 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
     assert "Traceback" not in said
     assert re.search(words, " ".join(said.split())), said
     assert not (folder / "runs" / "never").exists()
+
+
+def test_a_module_that_fails_when_it_is_imported_is_said_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_somebody.py").write_text("raise RuntimeError('no such operator')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="of_somebody.G cannot be imported: no such operator"):
+        find_class("of_somebody.G", "generator")
 
 
 @pytest.mark.parametrize(

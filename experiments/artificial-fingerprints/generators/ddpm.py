@@ -17,7 +17,7 @@ from torch import Tensor
 from generators.learner import average_, fast_precision, rate, real_batch
 from scalefp.data.dataset import ImageSet
 from scalefp.errors import UserError
-from scalefp.evaluation.perceptual import mend_torchvision
+from scalefp.networks.torchvision import mend_torchvision
 from scalefp.training.schedule import step_generator
 
 with suppress(ImportError):
