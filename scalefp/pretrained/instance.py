@@ -4,7 +4,7 @@ The file is the state dict as safetensors, which whatever loads the original loa
 besides, in the metadata, is how to sample it here: class, inputs and range; no key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,8 +43,20 @@ class PretrainedInstance:
     release_digest: str | None = None
     folder: Path | None = None
 
-    def __init__(self, network: nn.Module, origin: dict[str, Any], resolution: int) -> None:
-        self.network, self.origin = network, origin
+    def __init__(
+        self,
+        network: nn.Module,
+        origin: dict[str, Any],
+        resolution: int,
+        feed: Callable[[], Inputs] | None = None,
+    ) -> None:
+        """The network of one key.
+
+        Args:
+            origin: what a release says of generator, inputs and modulation.
+            feed: gives what draws its inputs, if others use that too; None = as origin says.
+        """
+        self.network, self.origin, self._shared = network, origin, feed
         self.config = InstanceSizes(resolution)
         how = origin["modulation"]
         low, high = how["range"]
@@ -130,6 +142,8 @@ class PretrainedInstance:
             raise UserError(
                 "this instance is fed with pictures: `scalefp sample --images DIR` gives it some"
             )
+        if self._shared is not None:
+            return self._shared()
         feed: Inputs = make(self.origin["inputs"], "inputs")
         return feed
 

@@ -18,10 +18,10 @@ from scalefp.config import TrainConfig
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
-from scalefp.pretrained.inputs import known_inputs
+from scalefp.pretrained.inputs import Inputs, known_inputs
 from scalefp.pretrained.instance import PretrainedInstance
 from scalefp.pretrained.modulation import Parent, modulate
-from scalefp.pretrained.source import check_digest, digest_of, load_network, weights_path
+from scalefp.pretrained.source import check_digest, digest_of, load_network, make, weights_path
 from scalefp.pretrained.state import ReaderSizes
 from scalefp.release.container import (
     check_strictly,
@@ -79,13 +79,24 @@ class PretrainedModel(Reader):
         parent.keyed.load_state_dict(self.keyed)
         return parent.requires_grad_(False)
 
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What feeds its instances, one for all of them: it may hold an encoder and pictures.
+
+        Raises:
+            UserError: it cannot be made here.
+        """
+        inputs: Inputs = make(self.origin["inputs"], "inputs")
+        return inputs
+
     def instantiate(self, key: Key) -> PretrainedInstance:
         """The recipient's network for ``key``: the generator's own class, with other weights.
 
         Raises:
             UserError: the key's length is not the release's, or as :attr:`parent`.
         """
-        instance = PretrainedInstance(self.parent.fold(key), self.origin, self.config.resolution)
+        network, side = self.parent.fold(key), self.config.resolution
+        instance = PretrainedInstance(network, self.origin, side, lambda: self.inputs)
         instance.release_digest = self.digest
         return instance
 

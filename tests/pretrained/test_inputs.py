@@ -173,11 +173,14 @@ def test_a_decoder_is_trained_on_pictures_and_goes_on_after_a_stop(folder: Path)
         assert main(["decode", "--model", release, f"{folder}/again"]) == 0
     assert len(shown.getvalue().splitlines()) == 4
 
+    measured = ["evaluate", f"checkpoint={release}", f"out={folder}/results", "measure=quick"]
+    assert main([*measured, "measure.keys=2", "measure.images_per_key=4"]) == 0
+
     kept = (folder / "coder.pt").read_bytes()
     try:
         torch.save({"gain": torch.zeros(3, 1, 1)}, folder / "coder.pt")
         with pytest.raises(UserError, match="the encoder that is meant are other ones"):
-            model.instantiate(Key.random(8)).sample(1)
+            scalefp.load(release).instantiate(Key.random(8)).sample(1)  # type: ignore[union-attr]
     finally:
         (folder / "coder.pt").write_bytes(kept)
 
