@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 from scalefp.cli.arguments import add_command, add_options, count, seed
 from scalefp.cli.output import OK, show
@@ -156,6 +157,8 @@ def reconstructed(
             f"{args.instance} draws its latents and takes no pictures: leave --images out"
         )
     folder, path = Path(args.out), resolve_source(args.images)
+    if path.is_file() and not is_zipfile(path):
+        raise UserError(f"--images {path} is neither a folder nor a zip: give one of pictures")
     if folder.resolve().is_relative_to(path.resolve()):
         raise UserError(f"--out {folder} lies inside --images {path}: choose another --out")
     assert instance.factor  # networks that do not work say so before anything is written

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from scalefp.config import check_one_of
 from scalefp.errors import UserError
@@ -14,6 +15,7 @@ from scalefp.training.run import memory_ran_out
 
 RANGES = ([-1, 1], [0, 1])
 AT_ONCE = 16 * 256 * 256  # pixels that are encoded in one batch
+SLOW = 10  # seconds of encoding from which its progress is shown
 
 
 def latents_of(out: Any) -> Tensor:
@@ -87,6 +89,7 @@ class PictureEncoder(nn.Module):
         scaled = (pictures + 1) * ((self.high - self.low) / 2) + self.low
         encode = getattr(self.network, self.method)
         batches = scaled.split(max(1, AT_ONCE // (height * width)))
+        batches = tqdm(batches, desc="encode", unit="batch", delay=SLOW, leave=False)
         try:
             return torch.cat([latents_of(encode(batch)) for batch in batches])
         except Exception as error:  # whatever somebody else's network raises

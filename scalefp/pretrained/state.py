@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from scalefp.config import (
     RESOLUTIONS,
@@ -91,7 +92,8 @@ class AdoptedState:
         if options.fitted_start:
             source = torch.Generator().manual_seed(config.seed)
             inputs = draw(adopted.inputs, FITTED_IMAGES, source).split(16)
-            images = torch.cat([adopted.images(some) for some in inputs])
+            shown = tqdm(inputs, desc="fit the decoder", unit="batch", delay=2, leave=False)
+            images = torch.cat([adopted.images(some) for some in shown])
             carriers_rate = fit(decoder, images.clamp(-1, 1))
         parent.to(device)
         decoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -144,6 +144,7 @@ def test_the_encoder_may_lie_beside_the_instance(
         (["--seed", "3", "--images", "source"], "--num and --seed draw latents"),
         ([], "fed with pictures: `scalefp sample --images DIR`"),
         (["--images", "absent"], "data absent does not exist"),
+        (["--images", "source/a.png"], "source/a.png is neither a folder nor a zip"),
         (["--images", "source", "--out", "source/made"], "lies inside --images"),
         (["--images", "clash"], "a.jpg and a.png would both become a.png"),
         (["--images", "source", "--instance", "drawn.safetensors"], "leave --images out"),
