@@ -89,9 +89,10 @@ class PictureEncoder(nn.Module):
         scaled = (pictures + 1) * ((self.high - self.low) / 2) + self.low
         encode = getattr(self.network, self.method)
         batches = scaled.split(max(1, AT_ONCE // (height * width)))
-        batches = tqdm(batches, desc="encode", unit="batch", delay=SLOW, leave=False)
+        single = len(batches) == 1
+        bar = tqdm(batches, desc="encode", unit="batch", delay=SLOW, leave=False, disable=single)
         try:
-            return torch.cat([latents_of(encode(batch)) for batch in batches])
+            return torch.cat([latents_of(encode(batch)) for batch in bar])
         except Exception as error:  # whatever somebody else's network raises
             if isinstance(error, UserError) or memory_ran_out(error):
                 raise
