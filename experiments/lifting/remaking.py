@@ -117,7 +117,7 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
         parts += [
             f"## `{name}`",
             f"Release `{release['release'][:16]}`; {release['pictures']} pictures of each kind, "
-            f"{release['steps']} steps on the latent; {made(release)}. Told apart: the chance that "
+            f"{release['steps']} steps on the latent; {made(release)} Told apart: the chance that "
             "an honest picture is re-made better than one of the row; 0.5 is none.",
             markdown_table([*head, *(f"told from {one}" for one in honest)], rows),
             f"![Share of pictures kept by the least dB asked for]({name}-remaking.png)",
@@ -134,7 +134,7 @@ def plot(release: Mapping[str, Any]) -> Figure:
         axes.plot(np.sort(values), 1 - np.arange(len(values)) / len(values), line, label=kind)
     axes.set_xlabel("least PSNR of the re-made picture asked for, dB")
     axes.set_ylabel("share of pictures that reach it")
-    axes.legend(fontsize="x-small")
+    axes.legend(fontsize="x-small", loc="lower left")
     return figure
 
 
