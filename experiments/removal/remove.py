@@ -120,14 +120,14 @@ def table(release: Mapping[str, Any]) -> str:
         distance = f"{row['distance']:.0f} ({row['loss']:+.0%})" if "loss" in row else ""
         figures = [f"{row['mean']:.3f}", " / ".join(shares), f"{row['psnr']:.1f}", distance]
         lines.append([row["attacker"], f"{row['strength']:,.0f}", *figures])
-    head = ["trained with", "images trained on", "bits read", "named, 1 / 4 / 16 images"]
+    head = ["by training with, or by", "images trained on", "bits read", "named, 1 / 4 / 16 images"]
     return markdown_table([*head, "PSNR to untouched, dB", "feature distance"], lines)
 
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     """All figures as one page."""
     parts = [
-        "# Training the fingerprint out",
+        "# Removing the fingerprint by training or by an autoencoder",
         f"Named: at fpr {FPR:g} among {ISSUED:,} issued keys, soft form, 8-bit pictures read as "
         "they are. Feature distance: of the instance's pictures to the data, and how much of it "
         "came with the attack. No fingerprint is unremovable; the curve is the result.",
