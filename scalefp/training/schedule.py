@@ -6,6 +6,7 @@ keys stay as close as the schedule asks.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,6 +21,9 @@ SMOOTHING = 0.05  # weight of the newest step in the running means
 # Share of the excess of the consistency term, in powers of ten, by which its weight moves in a
 # step. Slower than the running mean, or the weight would swing.
 ADAPTATION = 0.03
+# How much the consistency term may weigh beside key bits at chance. Beyond, nothing but it is
+# learned, and where the learning rate is what keeps images apart no weight brings them nearer.
+DOMINANCE = 10.0
 
 
 def smoothing(steps: int, each: float = SMOOTHING) -> float:
@@ -105,6 +109,9 @@ class Progress(Standing):
         if target is not None:
             excess = (target - psnr_of(self.difference)) / 10  # powers of ten
             self.consistency_weight *= 10 ** (steps * ADAPTATION * max(-1.0, min(1.0, excess)))
+            if config.loss.bits:
+                most = DOMINANCE * config.loss.bits * math.log(2) / max(self.difference, 1e-12)
+                self.consistency_weight = min(most, self.consistency_weight)
             self.consistency_weight = max(1.0, self.consistency_weight)
         if self.accuracy >= schedule.curriculum_accuracy and not self.readable:
             if self.n_active == config.model.n_bits:

@@ -180,6 +180,23 @@ def test_the_weight_never_vanishes_so_that_it_can_rise_again():
     assert weights_at(60, 1000)[-1] > 0.1
 
 
+def test_the_weight_stops_where_hiding_outweighs_the_key_bits_ten_times():
+    """It grew to 10^25 in a training whose images could not get nearer, and nothing was read."""
+    weights = weights_at(15, 3000)
+    chance = options().loss.bits * math.log(2)
+    assert weights[-1] == weights[-1000] == pytest.approx(10 * chance / far(15))
+
+
+def test_without_key_bits_nothing_is_outweighed():
+    config = options()
+    config.loss.bits = 0.0
+    progress = Progress.start(config)
+    progress.difference = far(15)
+    for _ in range(500):
+        progress.advance(0.5, far(15), config)
+    assert progress.consistency_weight > 10 * options().loss.bits / far(15)
+
+
 def test_the_weight_stays_as_configured_if_nothing_is_to_hide():
     assert set(weights_at(5, 50, hide_psnr=None)) == {40.0}
 
