@@ -14,8 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from scalefp.cli import main
 from scalefp.cli.door import parse
@@ -39,7 +41,10 @@ NOT_RUN = {
     "scalefp artificial train": "takes an hour",
     "scalefp registry issue recipient-a --registry keys.db --model runs/faces": "needs a training",
     "scalefp instantiate --model runs/faces": "needs a training",
+    "scalefp instantiate --model runs/vae": "needs a training",
     "scalefp sample --instance a.safetensors --out images --num 16": "needs a training",
+    "scalefp sample --instance a.safetensors --images": "needs a training",
+    "mkdir recipient-a && cp original": "needs a network of others",
     "scalefp attribute --model runs/faces": "needs a training",
     "scalefp evaluate": "takes minutes",
     "scalefp bench": "takes minutes",
@@ -54,8 +59,8 @@ NOT_RUN = {
     "scalefp data prepare ffhq": "needs a public data set",
     "scalefp data prepare afhq": "needs a public data set",
 }
-# Commands whose exit code is not 0 -> their code. The test's pictures were marked by nobody.
-ENDS_WITH = {"scalefp attribute --model artificial-emoji": 1}
+# Commands whose exit code is not 0 -> their code. The suspect's picture was marked by nobody.
+ENDS_WITH = {"scalefp attribute --model artificial-emoji --registry marks.db outputs": 1}
 HYDRA = ("scalefp train", "scalefp evaluate", "scalefp artificial train")
 LANGUAGES = {"sh", "python", "text", "json", "yaml"}
 
@@ -93,11 +98,19 @@ def check_form(command: str) -> None:
             assert main([*words[1:], *looks]) == 0, command
 
 
+def write_photo(path: Path, seed: int) -> None:
+    """A picture of soft colours, 80x64, in which a mark is read whatever its key: in noise it is
+    read or not by chance."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = np.random.default_rng(seed).integers(64, 192, (2, 2, 3), dtype=np.uint8)
+    Image.fromarray(colours).resize((80, 64), Image.Resampling.BICUBIC).save(path)
+
+
 def prepare(folder: Path) -> None:
     """What the pages take for granted: a checkout, pictures of one's own, and of a suspect's."""
     (folder / "experiments").symlink_to(ROOT / "experiments")
     for number in range(2):
-        write_image(folder / "photos" / f"{number}.png", number, size=(80, 64))
+        write_photo(folder / "photos" / f"{number}.png", number)
     write_image(folder / "outputs" / "0000.png", size=(64, 64))
 
 
