@@ -29,6 +29,7 @@ REPORTS = {
     "lift": ROOT / "lifting",
     "load": ROOT / "service",
     "many_keys": ARTIFICIAL / "keys",
+    "read_again": ROOT / "content-bound",
     "registry_bench": ROOT / "registry",
     "remove": ROOT / "removal",
     "robustness": ARTIFICIAL / "robustness",
