@@ -114,7 +114,7 @@ def measure_instantiate(release: str, threads: int, scratch: Path) -> list[Row]:
     copies = f"copy of its weights, {megabytes:.1f} MB"
     return [
         row("instantiate", "ms", milliseconds(fold), beside=(copies, milliseconds(copy)),
-            target=target(model, "<= 3")),  # its own order of channels takes a third
+            target=target(model, "<= 2")),
         row(f"{MANY:,} instances, one after another", "s", [many], beside=("limit", [5.0]),
             target=target(model, "<= 1")),
         row("instantiate and save", "ms", milliseconds(saved),
