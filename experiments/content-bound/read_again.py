@@ -22,9 +22,10 @@ from tqdm import tqdm
 from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
-from scalefp.experiment import Experiment, markdown_table
+from scalefp.experiment import Experiment, accuracy_rows, accuracy_table
+from scalefp.metrics import psnr
 from scalefp.perturb import PERTURBATIONS
-from scalefp.pretrained.source import load_network
+from scalefp.pretrained.taef2 import load_taef2
 
 N_BITS = 128
 SIDE = 256
@@ -66,16 +67,7 @@ class Coder:
 
 def load(folder: Path) -> Coder:
     """TAEF2 from its two published files."""
-    encoder, decoder = (
-        load_network(
-            {
-                "_target_": f"scalefp.pretrained.taef2.{part.title()}",
-                "weights": str(folder / f"taef2_{part}.pth"),
-            },
-            part,
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for part in ("encoder", "decoder")
-    )
+    encoder, decoder = load_taef2(folder)
     *body, last = decoder.children()
     assert isinstance(last, nn.Conv2d)
     return Coder(encoder, nn.Sequential(*body), last)
@@ -133,10 +125,6 @@ def photographs(source: str, count: int, seed: int) -> Tensor:
     raise UserError(f"{source} has {len(found)} pictures of {SIDE} pixels, and {count} are needed")
 
 
-def decibels(one: Tensor, other: Tensor) -> float:
-    return float(-10 * torch.log10((one - other).square().mean()))
-
-
 @torch.inference_mode()
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Bits read from pictures of keys of their own, and from others on which a key was laid."""
@@ -158,8 +146,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         original = coder.colours(features)
         change = luma[:, None] * (amount * signs @ directions[used] @ features)
         made = rounded(original + change, SIDE)
-        fidelity.append(decibels(made, original.clamp(0, 1).view_as(made)))
-        file = to_pil(to_uint8(made * 2 - 1))[0]
+        whole = made * 2 - 1
+        fidelity += psnr(whole, original.clamp(0, 1).view_as(made) * 2 - 1).tolist()
+        file = to_pil(to_uint8(whole))[0]
 
         def agreeing(picture: Tensor, signs: Tensor) -> float:
             logits = read(coder, directions, picture)[used]
@@ -170,32 +159,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if before is not None:  # an attacker who knows exactly what her key changed of one picture
             lifted.append(agreeing(rounded(original + before[0], SIDE), before[1]))
         before = change, signs
-    rows = [
-        {
-            "what": what,
-            "target": target,
-            "mean": float(np.mean(right[what])),
-            "low5": float(np.quantile(right[what], 0.05)),
-        }
-        for what, _, _, target in POINTS
-    ]
     return {
         "n_bits": N_BITS, "side": SIDE, "pictures": options.pictures, "seed": options.seed,
         "psnr": float(np.mean(fidelity)), "psnr_low5": float(np.quantile(fidelity, 0.05)),
-        "lifted": float(np.mean(lifted)), "rows": rows,
+        "lifted": float(np.mean(lifted)),
+        "rows": accuracy_rows(right, {what: target for what, _, _, target in POINTS}),
     }  # fmt: skip
 
 
 def table(results: dict[str, Any]) -> str:
     """The rows as Markdown."""
-    head = ["what happened to the file", "bit accuracy, mean", "worst 5%", "target"]
-    lines = [
-        [
-            row["what"], f"{row['mean']:.4f}", f"{row['low5']:.3f}",
-            "" if row["target"] is None else f"{row['target']:g}",
-        ]
-        for row in results["rows"]
-    ]  # fmt: skip
     note = (
         f"{results['n_bits']} bits, {results['pictures']} photographs of {results['side']} pixels, "
         f"each under a key of its own, as 8-bit files. To the original's pictures "
@@ -203,7 +176,7 @@ def table(results: dict[str, Any]) -> str:
         f"changed of one picture, laid on the next: {results['lifted']:.3f} of its bits are read "
         "(.5 is chance)."
     )
-    return f"{markdown_table(head, lines, right={1, 2, 3})}\n\n{note}\n"
+    return f"{accuracy_table(results['rows'])}\n\n{note}\n"
 
 
 EXPERIMENT = Experiment(Path(__file__).parent, measure, table)

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 import scalefp
-from scalefp.data.images import to_pil
+from scalefp.data.images import save_png, to_pil
 from scalefp.experiment import Experiment, Plots, markdown_table, new_figure
 from scalefp.key import Key
+from scalefp.metrics import psnr_of
 
 HERE = Path(__file__).parent
 SHOWN = 10  # times a difference is enlarged in the picture
@@ -26,7 +27,7 @@ def flipped(key: Key, order: np.ndarray[Any, Any], count: int) -> Key:
     """The key with the first ``count`` bits of ``order`` turned over."""
     bits = key.bits.copy()
     bits[order[:count]] ^= 1
-    return Key.from_hex(np.packbits(bits).tobytes().hex())
+    return Key.from_bits(bits)
 
 
 def grid(rows: list[list[torch.Tensor]]) -> Image.Image:
@@ -59,11 +60,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if number == 0:
             shown = list(images)
     differences = [SHOWN * (image - shown[0]) for image in shown]
-    grid([shown, differences]).save(options.out / f"{Path(options.model).stem}-grid.png")
+    save_png(options.out / f"{Path(options.model).stem}-grid.png", grid([shown, differences]))
     rows = []
     for distance, values in tables.items():
         error, moved, read = np.mean(values, axis=0)
-        psnr = None if error == 0 else 10 * float(np.log10(4 / error))
+        psnr = psnr_of(float(error)) if error else None
         rows.append({"distance": distance, "psnr": psnr, "logits": moved, "bits_read": read})
     return {"model": options.model, "seed": options.seed, "latents": options.latents, "rows": rows}
 

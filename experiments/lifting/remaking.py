@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scalefp.data.images import to_float, to_pil, to_tensor
+from scalefp.errors import UserError
 from scalefp.evaluation.lifting import Knowledge, Lifting, eight_bit
 from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
 from scalefp.experiment import Experiment, made, markdown_table, new_figure
@@ -76,7 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The dB of every picture of every kind."""
     model = load_model(options.model)
     if not isinstance(model, Model):
-        raise SystemExit("only generators of this package are searched for a latent")
+        raise UserError("only generators of this package are searched for a latent")
     lifted = LiftingConfig(victims=1, pictures=options.pictures)
     config = EvaluateConfig(seed=options.seed, keys=2, lifting=lifted)
     config.check()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.errors import UserError
-from scalefp.experiment import Experiment, markdown_table
+from scalefp.experiment import Experiment, accuracy_rows, accuracy_table, markdown_table
 from scalefp.key import Key
 from scalefp.loading import load_generating
 from scalefp.metrics import bit_accuracy, psnr
@@ -114,15 +114,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             accuracy[what] += bit_accuracy(reading.logits, bits).tolist()
         shown.append(made)
     pictures(original, shown[:2], options.out / "pictures.png")
-    rows = [
-        {
-            "what": what,
-            "target": target,
-            "mean": float(np.mean(accuracy[what])),
-            "low5": float(np.quantile(accuracy[what], 0.05)),
-        }
-        for what, _, _, target in POINTS
-    ]
     return {
         "release": model.digest,
         "n_bits": model.n_bits,
@@ -133,23 +124,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "psnr": float(np.mean(fidelity)),
         "psnr_low5": float(np.quantile(fidelity, 0.05)),
         "milliseconds_a_key": 1000 * float(np.median(seconds)),
-        "rows": rows,
+        "rows": accuracy_rows(accuracy, {what: target for what, _, _, target in POINTS}),
         "curve": curve(model, z, original, options.seed),
     }
 
 
 def table(results: dict[str, Any]) -> str:
     """The rows as Markdown."""
-    head = ["what happened to the file", "bit accuracy, mean", "worst 5%", "target (128 bits)"]
-    lines = [
-        [
-            row["what"],
-            f"{row['mean']:.4f}",
-            f"{row['low5']:.3f}",
-            "" if row["target"] is None else f"{row['target']:g}",
-        ]
-        for row in results["rows"]
-    ]
     note = (
         f"{results['n_bits']} bits, {results['keys']} keys that training did not see, "
         f"{results['images_per_key']} pictures each, as 8-bit files. To the original's pictures "
@@ -163,7 +144,7 @@ def table(results: dict[str, Any]) -> str:
     against = markdown_table(
         ["strength", "PSNR to the original, dB", "bit accuracy, clean files"], strengths, {0, 1, 2}
     )
-    return f"{markdown_table(head, lines, right={1, 2, 3})}\n\n{note}\n\n{against}\n"
+    return f"{accuracy_table(results['rows'], 'target (128 bits)')}\n\n{note}\n\n{against}\n"
 
 
 EXPERIMENT = Experiment(Path(__file__).parent, measure, table)

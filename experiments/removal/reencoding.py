@@ -4,33 +4,13 @@ TAEF2 encodes as FLUX.2 does, eight times smaller to a side. Small pictures hard
 they are also enlarged before and brought back afterwards, which the attacker is free to do.
 """
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalefp.pretrained.source import load_network
 from scalefp.release.instance import Instance
 
 ENLARGED = (1, 2, 4)  # times, before encoding
-
-
-def autoencoder(folder: Path) -> tuple[nn.Module, nn.Module]:
-    """TAEF2's encoder and decoder, from the folder that holds both published files."""
-    encoder, decoder = (
-        load_network(
-            {
-                "_target_": f"scalefp.pretrained.taef2.{part.title()}",
-                "weights": str(folder / f"taef2_{part}.pth"),
-            },
-            part,
-        )
-        for part in ("encoder", "decoder")
-    )
-    for network in (encoder, decoder):  # as convolutions on CPUs want it
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return encoder, decoder
 
 
 class Reencoded(Instance):

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from reencoding import ENLARGED, Reencoded, autoencoder
+from reencoding import ENLARGED, Reencoded
 from scalefp.data.images import save_png, to_pil
 from scalefp.evaluation.features import choose_extractor
 from scalefp.evaluation.finetune import distill, fine_tune
@@ -28,6 +28,7 @@ from scalefp.evaluation.samples import EvaluateConfig, Samples, from_files
 from scalefp.evaluation.sheets import sheet
 from scalefp.experiment import Experiment, made, markdown_table, new_figure
 from scalefp.loading import load_model
+from scalefp.pretrained.taef2 import load_taef2
 from scalefp.release.instance import Instance
 
 STAGES = [0, 1024, 4096]  # images trained on
@@ -79,7 +80,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     data = data_pixels(config, options.data, model.config.resolution)
     rows, pictures = [], {}
     if options.taef2 is not None:
-        coder = autoencoder(options.taef2)
+        coder = load_taef2(options.taef2)
         for enlarged in ENLARGED:
             name = "an autoencoder" + (f", {enlarged} times enlarged" if enlarged > 1 else "")
             changed = Reencoded(instance, coder, enlarged)

@@ -8,11 +8,14 @@ from scalefp.experiment.figures import error_bars, has_matplotlib, new_figure, s
 from scalefp.experiment.intervals import student, wilson
 from scalefp.experiment.making import hardware, made, making
 from scalefp.experiment.parts import Parts, content_digest
+from scalefp.experiment.readings import accuracy_rows, accuracy_table
 from scalefp.experiment.results import Plots, load_results, make_folder, write_json, write_page
 from scalefp.experiment.script import Experiment
 from scalefp.experiment.tables import csv_table, markdown_table
 
 __all__ = [
+    "accuracy_rows",
+    "accuracy_table",
     "Experiment",
     "Parts",
     "Plots",

@@ -1,7 +1,8 @@
 """What turns pictures into the inputs of a decoder: the encoder that belongs to it, as options name
 it. Its weights, too, stay where they are; they are known by their digest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,26 @@ from scalefp.training.run import memory_ran_out
 RANGES = ([-1, 1], [0, 1])
 AT_ONCE = 16 * 256 * 256  # pixels that are encoded in one batch
 SLOW = 10  # seconds of encoding from which its progress is shown
+
+
+@contextmanager
+def theirs(fails: str) -> Iterator[None]:
+    """Around a call of somebody else's network: whatever it raises becomes one sentence.
+
+    Too little memory is no fault of the network and is passed on.
+
+    Args:
+        fails: what the sentence says before the network's own words.
+
+    Raises:
+        UserError: the network failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or memory_ran_out(error):
+            raise
+        raise UserError(f"{fails}: {error}") from error
 
 
 def latents_of(out: Any) -> Tensor:
@@ -91,12 +112,5 @@ class PictureEncoder(nn.Module):
         batches = scaled.split(max(1, AT_ONCE // (height * width)))
         single = len(batches) == 1
         bar = tqdm(batches, desc="encode", unit="batch", delay=SLOW, leave=False, disable=single)
-        try:
+        with theirs(f"{type(self.network).__name__} does not encode pictures of {width}x{height}"):
             return torch.cat([latents_of(encode(batch)) for batch in bar])
-        except Exception as error:  # whatever somebody else's network raises
-            if isinstance(error, UserError) or memory_ran_out(error):
-                raise
-            raise UserError(
-                f"{type(self.network).__name__} does not encode pictures of {width}x{height}: "
-                f"{error}"
-            ) from error

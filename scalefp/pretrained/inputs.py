@@ -110,6 +110,7 @@ class Encoded(nn.Module):
         self.encoder = PictureEncoder(encoder, method=method, range=range, digest=digest)
         self.crop, self.pictures = crop, Source(resolve_source(images))
         self._kept: dict[int, np.ndarray] = {}
+        self._room = KEPT  # bytes left for more of them
         self._left_out: set[int] = set()
 
     def _read(self, index: int) -> np.ndarray | None:
@@ -127,8 +128,9 @@ class Encoded(nn.Module):
             if len(self._left_out) <= MOST_NAMED:
                 _log.warning("left out: %s", printable(error))
             return None
-        if sum(kept.nbytes for kept in self._kept.values()) + pixels.nbytes <= KEPT:
+        if pixels.nbytes <= self._room:
             self._kept[index] = pixels
+            self._room -= pixels.nbytes
         return pixels
 
     def crops(self, count: int, source: torch.Generator) -> Tensor:

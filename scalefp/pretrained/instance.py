@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scalefp.errors import UserError
-from scalefp.pretrained.encoder import PictureEncoder, continued
+from scalefp.pretrained.encoder import PictureEncoder, continued, theirs
 from scalefp.pretrained.exporting import export_instance
 from scalefp.pretrained.inputs import ENCODED, Inputs, handed_out
 from scalefp.pretrained.source import Pictures, load_into, make, weights_path
 from scalefp.release.container import PRETRAINED_INSTANCE, load_tensors, save_tensors
-from scalefp.training.run import memory_ran_out
 
 
 @dataclass(frozen=True)
@@ -120,15 +119,8 @@ class PretrainedInstance:
         height, width = pictures.shape[2:]
         whole = continued(pictures, self.factor)
         latents = self.encoder(whole)
-        try:
+        with theirs(f"{type(self.network).__name__} does not decode pictures of {width}x{height}"):
             images = self(latents)
-        except Exception as error:  # whatever somebody else's network raises
-            if isinstance(error, UserError) or memory_ran_out(error):
-                raise
-            raise UserError(
-                f"{type(self.network).__name__} does not decode pictures of {width}x{height}: "
-                f"{error}"
-            ) from error
         if images.shape != whole.shape:
             raise UserError(
                 f"a picture of {whole.shape[3]}x{whole.shape[2]} comes back as "

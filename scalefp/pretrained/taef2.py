@@ -7,9 +7,13 @@ before the three convolutions (beside them 28.3, after them 25.8) and latents bo
 26.2, to 5 27.3, not at all 25.8).
 """
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from scalefp.pretrained.source import load_network
 
 LATENT_CHANNELS = 32
 FACTOR = 8  # of the image's sides to the latents'
@@ -97,3 +101,24 @@ class Decoder(nn.Sequential):
             *(Block(width) for _ in range(3)), *up(),
             Block(width), _conv(width, 3),
         )  # fmt: skip
+
+
+def load_taef2(folder: Path) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder with the weights of the two published files in a folder.
+
+    Raises:
+        UserError: a file is missing or holds other weights.
+    """
+    encoder, decoder = (
+        load_network(
+            {
+                "_target_": f"{__name__}.{part.title()}",
+                "weights": str(folder / f"taef2_{part}.pth"),
+            },
+            part,
+        )
+        for part in ("encoder", "decoder")
+    )
+    for network in (encoder, decoder):  # as convolutions on CPUs want it
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return encoder, decoder

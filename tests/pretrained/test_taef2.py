@@ -11,7 +11,7 @@ import scalefp
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.pretrained.source import load_network
-from scalefp.pretrained.taef2 import BOUND, FACTOR, Bound, Decoder, Encoder
+from scalefp.pretrained.taef2 import BOUND, FACTOR, Bound, Decoder, Encoder, load_taef2
 
 Shapes = dict[str, tuple[int, ...]]
 # Of taef2_encoder.pth and taef2_decoder.pth: single convolutions (inputs, outputs, with a bias?)
@@ -69,6 +69,21 @@ def test_files_of_the_published_names_and_shapes_load(
     torch.save(dict(list(state.items())[1:]), file)
     with pytest.raises(UserError, match="missing"):
         load_network(options)
+
+
+def test_both_files_of_a_folder_are_read(tmp_path: Path) -> None:
+    for part, shapes in {
+        "encoder": published(ENCODER, ENCODER_BLOCKS),
+        "decoder": published(DECODER, DECODER_BLOCKS),
+    }.items():
+        state = {n: torch.zeros(shape).half() for n, shape in shapes.items()}
+        torch.save(state, tmp_path / f"taef2_{part}.pth")
+    encoder, decoder = load_taef2(tmp_path)
+    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
+    assert not decoder(encoder(torch.ones(1, 3, 16, 16))).any()  # of weights that are all 0
+    (tmp_path / "taef2_decoder.pth").unlink()
+    with pytest.raises(UserError, match=r"taef2_decoder\.pth"):
+        load_taef2(tmp_path)
 
 
 def small() -> tuple[Encoder, Decoder]:
