@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from scalefp.experiment.tables import markdown_table
 
 
@@ -17,6 +15,8 @@ def accuracy_rows(
         accuracy: of the single images, by what happened to their files.
         targets: for the mean, by the same names; None where there is none.
     """
+    import numpy as np  # here, since the help of commands that use the kit needs no arrays
+
     return [
         {
             "what": what,
