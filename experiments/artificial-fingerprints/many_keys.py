@@ -33,12 +33,12 @@ from tqdm import tqdm
 
 from jobs import find_jobs
 from scalefp.artificial.marker import Marker
-from scalefp.attribution.evidence import attribute_each
 from scalefp.attribution.reading import Reading
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_pil
+from scalefp.detection.worlds import named, world_figures
 from scalefp.errors import UserError
-from scalefp.experiment import Experiment, made, markdown_table, wilson
+from scalefp.experiment import Experiment, made, markdown_table
 from scalefp.key import Key
 from scalefp.loading import load_marker
 from scalefp.perturb import PERTURBATIONS
@@ -50,7 +50,6 @@ KEYS = (1, 10, 100)
 FPR = 1e-6
 # Yu et al. 2021, as the paper of 2022 measured it: closed and open world at 1, 10, 100 generators.
 PUBLISHED = {1: ("1.000", "1.000"), 10: ("1.000", "1.000"), 100: ("N/A", "N/A")}
-NOBODY = ""
 TOGETHER = (1, 16)  # images of one generator whose readings are added
 
 
@@ -61,50 +60,6 @@ def issue(folder: Path, keys: Sequence[Key], marker: Marker) -> Registry:
     events = [Event(now, ISSUE, f"holder {i}", key) for i, key in enumerate(keys)]
     registry.add_history(events, model_digest=marker.digest, n_bits=marker.config.n_bits)
     return registry
-
-
-def named(reading: Reading, registry: Registry) -> list[str]:
-    """Who is named for each image; nobody, if it is not exactly one."""
-    answers = attribute_each(list(reading), registry, FPR)
-    return [answer[0].holder if len(answer) == 1 else NOBODY for answer in answers]
-
-
-def share(right: Sequence[bool]) -> dict[str, Any]:
-    """Accuracy of equally weighted answers."""
-    count = int(sum(right))
-    interval = wilson(count, len(right))
-    return {"images": len(right), "accuracy": count / len(right), "ci95": interval}
-
-
-def figures(
-    own: Sequence[str], truth: Sequence[str], clean: Sequence[str], stranger: Sequence[str]
-) -> dict[str, Any]:
-    """Accuracies in both worlds from what was named.
-
-    Args:
-        own, truth: for images of issued keys: who was named, and whose they are.
-        clean, stranger: who was named for clean images and for those of keys never issued.
-    """
-    n = min(len(own), len(clean), len(stranger))  # as many of each kind
-    found = [who == whose for who, whose in zip(own, truth, strict=True)]
-    seen = [who != NOBODY for who in own]
-    silent = [who == NOBODY for who in clean]
-    strangers = [who == NOBODY for who in stranger]
-    return {
-        "detection": {
-            "closed": share(seen[:n] + silent[:n]),
-            # In the open world a mark that nobody was issued is nobody's.
-            "open": share(seen[:n] + silent[: n // 2] + strangers[: n // 2]),
-        },
-        "attribution": {
-            "closed": share(found),
-            "open": share(found[:n] + silent[: n // 2] + strangers[: n // 2]),
-        },
-        "wrongly_named": sum(
-            who not in (NOBODY, whose) for who, whose in zip(own, truth, strict=True)
-        )
-        + sum(who != NOBODY for who in [*clean, *stranger]),
-    }
 
 
 class Sources:
@@ -149,11 +104,11 @@ def measure_images(marker: Marker, options: argparse.Namespace) -> list[dict[str
             whose = np.arange(len(to_mark)) % count
             others = draw.integers(0, 2, (len(strange), n_bits), dtype=np.uint8)
             own = sources.read(to_mark, bits[whose], f"{count} keys")
-            row = figures(
-                named(own, registry),
+            row = world_figures(
+                named(own, registry, FPR),
                 [f"holder {i}" for i in whose],
-                named(sources.read(clean, None, "clean"), registry),
-                named(sources.read(strange, others, "other keys"), registry),
+                named(sources.read(clean, None, "clean"), registry, FPR),
+                named(sources.read(strange, others, "other keys"), registry, FPR),
             )
             right = (own.bits == bits[whose]).mean()
             rows.append({"keys": count, "bit_accuracy": float(right), **row})
@@ -198,11 +153,11 @@ def measure_generators(marker: Marker, options: argparse.Namespace) -> list[dict
             registry = issue(Path(folder), keys, marker)
             for together in TOGETHER:
                 reading = added(marked[:own], together, marker)
-                row = figures(
-                    named(reading, registry),
+                row = world_figures(
+                    named(reading, registry, FPR),
                     [f"holder {i % own}" for i in range(len(reading))],
-                    named(added(clean, together, marker), registry),
-                    named(added(marked[own:], together, marker), registry),
+                    named(added(clean, together, marker), registry, FPR),
+                    named(added(marked[own:], together, marker), registry, FPR),
                 )
                 bits = np.stack([key.bits for key in keys])[np.arange(len(reading)) % own]
                 right = float((reading.bits == bits).mean())

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detectors.examples import Examples
 from scalefp.data.dataset import ImageSet
+from scalefp.detection.examples import Examples
 
 CLEAN, MARKED, CONTROL = "clean", "marked", "control"
 

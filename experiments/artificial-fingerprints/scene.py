@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detectors.examples import Examples
 from scalefp.artificial.encoder import mark
 from scalefp.artificial.marker import BATCH, WEAKEST, Marker
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_uint8
+from scalefp.detection.examples import Examples
+from scalefp.detection.scores import GROUP
 from scalefp.evaluation.samples import EvaluateConfig, reading_figures
 from scalefp.key import Key
-from scores import GROUP
 
 THREATS = ("shadow", "informed", "the key")
 VICTIMS = 4  # keys of the owner in the test; of the very key there is one

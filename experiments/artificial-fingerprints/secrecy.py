@@ -26,7 +26,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from adversary import (
+from outputs import CLEAN, CONTROL, MARKED, Outputs
+from scalefp.detection.adversary import (
     DETECTORS,
     Training,
     joined,
@@ -34,12 +35,11 @@ from adversary import (
     learn_from_generators,
     validated,
 )
-from outputs import CLEAN, CONTROL, MARKED, Outputs
+from scalefp.detection.scores import Detector, accuracy_figures
 from scalefp.errors import UserError
 from scalefp.experiment import Experiment, Parts, content_digest
 from scalefp.loading import load_marker
 from scene import THREATS, Scene
-from scores import Detector, accuracy_figures
 from secrecy_report import plots, report
 
 LABELLED, CLEAN_PAIR = "labelled outputs", "two clean generators"

@@ -59,17 +59,6 @@ def test_keys_of_an_unreadable_marker_are_nobodys(
     assert "jpeg 50" in (tmp_path / "table.md").read_text()
 
 
-def test_worlds_of_attribution() -> None:
-    found = many_keys.figures(
-        own=["a", "b", "", "a"], truth=["a", "b", "b", "b"], clean=["", "", "", "a"],
-        stranger=["", "b", "", ""],
-    )  # fmt: skip
-    assert found["attribution"]["closed"]["accuracy"] == 0.5
-    assert found["detection"]["closed"]["accuracy"] == 6 / 8
-    assert found["attribution"]["open"]["accuracy"] == (2 + 2 + 1) / 8
-    assert found["wrongly_named"] == 3
-
-
 def test_robustness_of_an_unreadable_marker(
     marker_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

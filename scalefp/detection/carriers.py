@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectors.examples import Examples
-from detectors.linear import fit_linear
 from scalefp.data.images import to_float
+from scalefp.detection.examples import Examples
+from scalefp.detection.linear import fit_linear
+from scalefp.detection.scores import Detector
 from scalefp.networks.layers import downsample
 from scalefp.networks.receiver import predict_pixels
-from scores import Detector
 
 READ = 32  # side at which the carriers are looked for
 MAX_PAIRS = 1000  # of which the carriers are computed

@@ -6,16 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from detectors.examples import Examples
-from detectors.filters import high_pass_filters
 from scalefp.data.images import to_float
-from scores import Detector, Scores
+from scalefp.detection.examples import Examples
+from scalefp.detection.filters import high_pass_filters
+from scalefp.detection.fitting import BATCH, Batch, computing, fit
+from scalefp.detection.scores import Detector, Scores
 
-BATCH = 64  # images of one step of training, half of them marked
 CROP = 64  # side of what a network is trained on; it judges whole images
-SETTLING = 16  # batches after training
 TRUNCATION = 12 / 127.5  # of high-passed values: what exceeds 12 grey levels is the picture's own
 
 
@@ -61,7 +59,7 @@ class Network(nn.Module):
             x = x / TRUNCATION
         # In full precision up to here: bfloat16 would round a weak mark away.
         x = self.stem(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with computing(images.device):
             x = self.blocks(x)
         return torch.as_tensor(self.output(x.float().mean(dim=(2, 3))))[:, 0]
 
@@ -83,38 +81,18 @@ def _draw(examples: Examples, draw: np.random.Generator) -> Tensor:
     return to_float(batch[:, :, top : top + CROP, left : left + CROP])
 
 
-@torch.no_grad()
-def _settle(network: Network, examples: Examples, draw: np.random.Generator) -> None:
-    """Switch to judging, with means and variances of the final weights: a short training moves
-    faster than their running averages follow."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average from now on
-    for _ in range(SETTLING):
-        network(_draw(examples, draw))
-    network.eval()
-
-
 def train_network(examples: Examples, *, high_pass: bool, images: int, seed: int) -> Detector:
-    """A network trained on so many images, with Adam and one cycle of the learning rate."""
+    """A network trained on so many images, half of each batch marked."""
     torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
-    network = Network(high_pass=high_pass).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-3)
-    steps = max(2, images // BATCH)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    network = Network(high_pass=high_pass)
     labels = torch.arange(BATCH).ge(BATCH // 2).float()
     title = "high-pass network" if high_pass else "network"
-    with tqdm(range(steps), title, unit="step", delay=2, leave=False) as bar:
-        for _ in bar:
-            loss = F.binary_cross_entropy_with_logits(network(_draw(examples, draw)), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            rates.step()
-            bar.set_postfix_str(f"loss {loss.item():.3f}")
-    _settle(network, examples, draw)
+
+    def batch() -> Batch:
+        return _draw(examples, draw), labels
+
+    fit(network, batch, F.binary_cross_entropy_with_logits, images=images, title=title)
 
     @torch.inference_mode()
     def detect(pixels: Tensor) -> Scores:

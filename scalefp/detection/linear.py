@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectors.examples import Examples
-from scores import Detector, Scores
+from scalefp.detection.examples import Examples
+from scalefp.detection.scores import Detector, Scores
 
 
 def _logistic(features: Tensor, labels: Tensor, decay: float) -> Tensor:

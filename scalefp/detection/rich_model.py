@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectors.examples import Examples
-from detectors.filters import high_pass_filters
-from detectors.linear import fit_linear
 from scalefp.data.images import to_float
+from scalefp.detection.examples import Examples
+from scalefp.detection.filters import high_pass_filters
+from scalefp.detection.linear import fit_linear
+from scalefp.detection.scores import Detector
 from scalefp.networks.layers import downsample
-from scores import Detector
 
 STEPS = (1.0, 4.0)  # in grey levels, of the rich model's quantisation
 

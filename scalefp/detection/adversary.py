@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from detectors.carriers import fit_carriers
-from detectors.examples import Examples
-from detectors.network import train_network
-from detectors.rich_model import fit_rich_model
-from scores import Detector, accuracy_figures
+from scalefp.detection.carriers import fit_carriers
+from scalefp.detection.examples import Examples
+from scalefp.detection.network import train_network
+from scalefp.detection.rich_model import fit_rich_model
+from scalefp.detection.scores import Detector, accuracy_figures
 
 DETECTORS = ("network", "high-pass network", "rich model", "carriers")
 VALIDATION = 0.15  # of his examples, by which he chooses a detector
