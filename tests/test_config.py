@@ -64,6 +64,14 @@ def test_every_ablation_changes_what_it_says_and_passes_the_checks(name):
     assert len(changed) <= 2  # one thing, and what goes with it
 
 
+@pytest.mark.parametrize("study", choices("study"))
+def test_a_study_varies_another_experiment_and_changes_nothing_else_of_it(study):
+    """Else it would be shortened to what fits a CPU."""
+    published = flat_options(compose("experiment=published"))
+    varied = flat_options(compose(f"+study={study}", "experiment=published"))
+    assert varied == published | {"name": study}
+
+
 def test_every_group_in_the_tree_is_tested():
     groups = {path.parent.name for path in conf_dir().glob("*/*.yaml")}
     # measure/ belongs to `scalefp evaluate`: test_evaluate.py; marker/: artificial/test_config.py;

@@ -73,7 +73,9 @@ def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig)
     unseen = {"n_active", "evidence"} <= figures.keys() and "unseen_psnr" not in figures
     unseen = unseen and wants_unseen()
     if is_main() and (unseen or not kept):
-        figures = figures | (measure_unseen(release, config.seed) if unseen else {})
+        if unseen:
+            known = getattr(config, "training_keys", None)
+            figures = figures | measure_unseen(release, config.seed, known)
         write_training(folder, figures, asked, time.monotonic() - begun)
     if is_main():
         print(release, flush=True)

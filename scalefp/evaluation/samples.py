@@ -166,13 +166,20 @@ class Samples:
     """Instances of unseen keys and their images, each made when first asked for.
 
     Attributes:
-        bits: [K, n], the keys.
+        bits: [K, n], the keys; drawn unless they are given.
     """
 
-    def __init__(self, model: Model | OtherMethod, config: EvaluateConfig) -> None:
+    def __init__(
+        self,
+        model: Model | OtherMethod,
+        config: EvaluateConfig,
+        bits: NDArray[np.uint8] | None = None,
+    ) -> None:
         self.model, self.config = model, config
         shape = (config.keys, model.config.n_bits)
-        self.bits: NDArray[np.uint8] = stream(config, "keys").integers(0, 2, shape, dtype=np.uint8)
+        if bits is None:
+            bits = stream(config, "keys").integers(0, 2, shape, dtype=np.uint8)
+        self.bits: NDArray[np.uint8] = bits
         seeds = stream(config, "latents").integers(0, 2**31, config.keys + 1).tolist()
         *self._seeds, self._crossed_seed = seeds
 
