@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from scalefp.detection.scores import best_of_each
 from scalefp.experiment import error_bars, made, markdown_table, new_figure
 
 TARGET = 0.55  # of the adversary's accuracy on single images, at most
@@ -20,12 +21,7 @@ Row = Mapping[str, Any]
 
 def chosen(rows: Sequence[Row], by: str = "validation") -> list[Row]:
     """Of each adversary in each case, the detector that did best on his own examples."""
-    best: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        case = row["psnr"], row["threat"], row["learned"]
-        if case not in best or row[by] > best[case][by]:
-            best[case] = row
-    return list(best.values())
+    return best_of_each(rows, ("psnr", "threat", "learned"), by)
 
 
 def _accuracy(figures: Row | None) -> str:

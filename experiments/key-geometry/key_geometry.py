@@ -1,4 +1,4 @@
-"""Hamming distance of two keys beside the distance of their images and of the decoder's logits.
+"""Hamming distance of two keys beside that of images, features and logits; and between two keys.
 
 python experiments/key-geometry/key_geometry.py --model emoji
 """
@@ -11,16 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-import scalefp
-from scalefp.data.images import save_png, to_pil
-from scalefp.experiment import Experiment, Plots, markdown_table, new_figure
+from key_geometry_report import plots, report
+from scalefp.attribution.evidence import log_p_soft
+from scalefp.data.images import save_png, to_pil, to_uint8
+from scalefp.evaluation.features import extract, mobilenet_features
+from scalefp.experiment import Experiment
 from scalefp.key import Key
+from scalefp.loading import load_model
 from scalefp.metrics import psnr_of
+from scalefp.release.model import Model
 
-HERE = Path(__file__).parent
 SHOWN = 10  # times a difference is enlarged in the picture
+PICTURES = 2  # latents in the picture of the way between two keys
+ISSUED, FPR = 1_000_000, 1e-6  # keys among which somebody is named, and how surely
 
 
 def flipped(key: Key, order: np.ndarray[Any, Any], count: int) -> Key:
@@ -37,69 +43,117 @@ def grid(rows: list[list[torch.Tensor]]) -> Image.Image:
     return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """PSNR of images and mean distance of logits, for each distance of keys."""
-    model: Any = scalefp.load(options.model)
-    n_bits = model.config.n_bits
-    distances = [n_bits * step // options.steps for step in range(options.steps + 1)]
-    draw = np.random.default_rng(options.seed)
-    tables: dict[int, list[list[float]]] = {distance: [] for distance in distances}
-    shown: list[torch.Tensor] = []
-    for number in range(options.latents):
-        key = Key.from_hex(draw.bytes(n_bits // 8).hex())
-        order = draw.permutation(n_bits)
-        keys = [flipped(key, order, distance) for distance in distances]
-        images = torch.cat([model.instantiate(k).sample(1, seed=number) for k in keys])
-        logits = model.decode(images).logits
-        for i, distance in enumerate(distances):
-            assert (keys[i].bits != key.bits).sum() == distance
-            error = float((images[i] - images[0]).square().mean())
-            moved = float(np.sqrt(np.square(logits[i] - logits[0]).mean()))
-            read = float(((logits[i] > 0) != (logits[0] > 0)).sum())
-            tables[distance].append([error, moved, read])
-        if number == 0:
-            shown = list(images)
-    differences = [SHOWN * (image - shown[0]) for image in shown]
-    save_png(options.out / f"{Path(options.model).stem}-grid.png", grid([shown, differences]))
-    rows = []
-    for distance, values in tables.items():
-        error, moved, read = np.mean(values, axis=0)
-        psnr = psnr_of(float(error)) if error else None
-        rows.append({"distance": distance, "psnr": psnr, "logits": moved, "bits_read": read})
-    return {"model": options.model, "seed": options.seed, "latents": options.latents, "rows": rows}
+class Distances:
+    """How far images and readings of two keys are apart, mean over latents."""
 
+    def __init__(self, model: Model, options: argparse.Namespace) -> None:
+        self.model, self.options = model, options
+        self.extractor = mobilenet_features()
+        self.n_bits = model.config.n_bits
+        self.draw = np.random.default_rng(options.seed)
 
-def markdown(results: dict[str, Any]) -> str:
-    rows = [
-        [
-            str(row["distance"]),
-            "" if row["psnr"] is None else f"{row['psnr']:.1f}",
-            f"{row['logits']:.2f}",
-            f"{row['bits_read']:.1f}",
+    def key(self) -> Key:
+        return Key.from_hex(self.draw.bytes(self.n_bits // 8).hex(), self.n_bits)
+
+    def features(self, images: torch.Tensor) -> NDArray[np.float64]:
+        """Of 8-bit images, as the metric of quality takes them."""
+        return extract(self.extractor, to_uint8(images))
+
+    def by_bits(self, sheet: Path) -> list[dict[str, Any]]:
+        """For each distance of keys, of one latent."""
+        distances = [
+            self.n_bits * step // self.options.steps for step in range(self.options.steps + 1)
         ]
-        for row in results["rows"]
-    ]
-    columns = ["key bits that differ", "PSNR of the images, dB", "root mean square of logits"]
-    table = markdown_table([*columns, "bits read that differ"], rows, right=range(4))
-    return (
-        f"{results['date']}, {results['hardware']}, release `{results['model']}`, seed "
-        f"{results['seed']}, {results['latents']} latents, a key for each.\n\n{table}\n"
-    )
+        tables: dict[int, list[list[float]]] = {distance: [] for distance in distances}
+        for number in range(self.options.latents):
+            key, order = self.key(), self.draw.permutation(self.n_bits)
+            keys = [flipped(key, order, distance) for distance in distances]
+            assert [int((k.bits != key.bits).sum()) for k in keys] == distances
+            images = torch.cat([self.model.instantiate(k).sample(1, seed=number) for k in keys])
+            logits = self.model.decode(images, search=False).logits
+            features = self.features(images)
+            for i, distance in enumerate(distances):
+                error = float((images[i] - images[0]).square().mean())
+                far = float(np.linalg.norm(features[i] - features[0]))
+                moved = float(np.sqrt(np.square(logits[i] - logits[0]).mean()))
+                read = float(((logits[i] > 0) != (logits[0] > 0)).sum())
+                tables[distance].append([error, far, moved, read])
+            if number == 0:
+                differences = [SHOWN * (image - images[0]) for image in images]
+                save_png(sheet, grid([list(images), differences]))
+        rows = []
+        for distance, values in tables.items():
+            error, far, moved, read = np.mean(values, axis=0)
+            row = {"distance": distance, "psnr": psnr_of(error) if error else None}
+            rows.append(row | {"features": far, "logits": moved, "bits_read": read})
+        return rows
+
+    def two_latents(self) -> dict[str, float]:
+        """How far apart two pictures of one instance are: what the distances compare with."""
+        images = self.model.instantiate(self.key()).sample(2 * self.options.latents, seed=1)
+        features = self.features(images)
+        error = float((images[::2] - images[1::2]).square().mean())
+        far = np.linalg.norm(features[::2] - features[1::2], axis=1)
+        return {"psnr": psnr_of(error), "features": float(far.mean())}
+
+    def between(self, sheet: Path) -> list[dict[str, float]]:
+        """On the straight way from one key to another, bits between 0 and 1 on it.
+
+        No recipient can go there, who has no key input: the owner's generator can. A mean of two
+        instances' weights is near to the middle (experiments/collusion).
+        """
+        at = np.linspace(0, 1, self.options.steps + 1)
+        tables: list[list[list[float]]] = [[] for _ in at]
+        rows: list[list[torch.Tensor]] = []
+        draw = torch.Generator().manual_seed(self.options.seed)
+        for number in range(self.options.latents):
+            first, second = self.key(), self.key()
+            z = torch.randn(1, self.model.config.latent_dim, generator=draw)
+            start, end = (torch.from_numpy(key.bits).float() for key in (first, second))
+            bits = torch.stack([start.lerp(end, float(t)) for t in at])
+            with torch.inference_mode():
+                images = self.model.generator(z.expand(len(at), -1), bits).clamp(-1, 1)
+            logits = self.model.decode(images, search=False).logits
+            features = self.features(images)
+            same = first.bits == second.bits
+            for i, row in enumerate(tables):
+                found = [(logits[i] > 0) == key.bits for key in (first, second)]
+                named = [log_p_soft(logits[i : i + 1], k.bits[None])[0] for k in (first, second)]
+                row.append(
+                    [
+                        *(float(right[~same].mean()) for right in found),
+                        float(found[0][same].mean()),
+                        *(float(p + np.log(ISSUED) <= np.log(FPR)) for p in named),
+                        float(np.linalg.norm(features[i] - features[0])),
+                    ]
+                )
+            if number < PICTURES:
+                rows.append(list(images))
+                rows.append([SHOWN * (image - images[0]) for image in images])
+        save_png(sheet, grid(rows))
+        names = ("first", "second", "common", "names_first", "names_second", "features")
+        means = [np.mean(table, axis=0).tolist() for table in tables]
+        return [
+            {"at": float(t), **dict(zip(names, mean, strict=True))}
+            for t, mean in zip(at, means, strict=True)
+        ]
 
 
-def plots(results: dict[str, Any]) -> Plots:
-    figure = new_figure(9, 3.6)
-    left, right = figure.subplots(1, 2)
-    rows = results["rows"]
-    at = [row["distance"] for row in rows]
-    left.plot(at[1:], [row["psnr"] for row in rows[1:]], "o-")
-    left.set(xlabel="key bits that differ", ylabel="PSNR of the images, dB")
-    right.plot(at, [row["logits"] for row in rows], "o-")
-    right.set(xlabel="key bits that differ", ylabel="root mean square of logits")
-    return {"geometry.png": figure}
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    model = load_model(options.model)
+    distances, name = Distances(model, options), Path(options.model).stem
+    return {
+        "model": options.model,
+        "seed": options.seed,
+        "latents": options.latents,
+        "features": distances.extractor.name,
+        "rows": distances.by_bits(options.out / f"{name}-grid.png"),
+        "two_latents": distances.two_latents(),
+        "between": distances.between(options.out / f"{name}-between.png"),
+    }
 
 
-EXPERIMENT = Experiment(HERE, measure, markdown, plots)
+EXPERIMENT = Experiment(Path(__file__).parent, measure, report, plots)
 
 
 def main() -> None:
