@@ -7,7 +7,9 @@ before the three convolutions (beside them 28.3, after them 25.8) and latents bo
 26.2, to 5 27.3, not at all 25.8).
 """
 
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +65,19 @@ class Bound(nn.Module):
         return torch.tanh(x / BOUND) * BOUND
 
 
-class Encoder(nn.Sequential):
+class Layers(nn.Sequential):
+    """A sequence built from sizes, of which a slice is a plain ``Sequential`` of the same layers.
+
+    That of torch makes a network of the sequence's own class, whose arguments it does not know.
+    """
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return nn.Sequential(OrderedDict(list(self.named_children())[index]))
+        return super().__getitem__(index)
+
+
+class Encoder(Layers):
     """Images [b, 3, H, W] in [0, 1] to latents [b, 32, H/8, W/8]; sides are multiples of 8.
 
     Args:
@@ -83,7 +97,7 @@ class Encoder(nn.Sequential):
         )  # fmt: skip
 
 
-class Decoder(nn.Sequential):
+class Decoder(Layers):
     """Latents [b, 32, h, w] to images [b, 3, 8 h, 8 w], nominally in [0, 1].
 
     Args:

@@ -100,6 +100,18 @@ def test_pictures_come_back_in_their_size_by_latents_of_an_eighth(size: tuple[in
     assert decoder(latents).shape == pictures.shape
 
 
+def test_a_slice_is_the_same_layers_one_after_another() -> None:
+    encoder, decoder = small()
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    for network in (encoder, decoder):
+        body, last = network[:-1], network[-1]
+        assert list(body.state_dict()) == [
+            name for name in network.state_dict() if not name.startswith(f"{len(body)}.")
+        ]
+        torch.testing.assert_close(last(body(x)), network(x), atol=0, rtol=0)
+        x = network(x)
+
+
 def reached(decoder: Decoder, at: Tensor, latents: Tensor) -> Tensor:
     """Which places [h, w] of latents places [3, H, W] of the picture depend on, by gradient."""
     latents = latents.clone().requires_grad_()
