@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from scalefp.data.images import to_float, to_tensor
 from scalefp.evaluation.features import extract
-from scalefp.evaluation.perceptual import distances
 from scalefp.evaluation.samples import EvaluateConfig, Samples, from_files, stream
 from scalefp.evaluation.unrelated import draw_images, load_twin
 from scalefp.metrics import (
@@ -27,6 +26,7 @@ from scalefp.metrics import (
     psnr,
     ssim,
 )
+from scalefp.networks.perceptual import distances
 
 KID_SUBSETS, KID_SUBSET_SIZE = 50, 500
 # Stands for the infinite PSNR of two equal images. One pixel value that differs by 1 gives 89 dB

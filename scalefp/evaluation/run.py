@@ -21,7 +21,6 @@ from scalefp.evaluation import plots, published
 from scalefp.evaluation.features import INSTALL_HINT, choose_extractor
 from scalefp.evaluation.lifting import knowledges, lifting_parts, lifting_results
 from scalefp.evaluation.method import Method, OtherMethod, as_measured
-from scalefp.evaluation.perceptual import Lpips
 from scalefp.evaluation.quality import measure_features, measure_hiding
 from scalefp.evaluation.removal import (
     FINE_TUNING,
@@ -39,6 +38,7 @@ from scalefp.evaluation.sheets import perturbation_sheet, tampering_sheet
 from scalefp.evaluation.targets import LOSS, target_rows
 from scalefp.evaluation.unrelated import load_twin, measure_unrelated
 from scalefp.experiment import Parts, content_digest, hardware, has_matplotlib
+from scalefp.networks.perceptual import Lpips
 from scalefp.release.model import Model
 
 __all__ = ["EvaluateConfig", "evaluate", "markdown", "write_results"]

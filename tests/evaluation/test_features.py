@@ -24,7 +24,7 @@ def images(n: int = 2, size: int = 32) -> Tensor:
 
 
 def torchvision_inception() -> nn.Module:
-    from evaluation.test_perceptual import installed
+    from networks.test_perceptual import installed
 
     if not installed():  # it also makes torchvision importable beside any build of torch
         pytest.skip("torchvision is not installed")

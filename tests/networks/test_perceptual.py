@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from scalefp.errors import UserError
-from scalefp.evaluation import perceptual
-from scalefp.evaluation.perceptual import Lpips, distances
+from scalefp.networks import perceptual
+from scalefp.networks.perceptual import Lpips, distances
 
 
 def installed() -> bool:

@@ -82,12 +82,12 @@ class Lpips(nn.Module):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
         self.name = f"LPIPS ({kind}, v0.1, weights {digest})"
 
-    @torch.inference_mode()
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         distances: Tensor = self.metric(a, b)
         return distances.flatten()
 
 
+@torch.inference_mode()
 def distances(metric: nn.Module, a: Tensor, b: Tensor) -> FloatArray:
     """LPIPS of pairs of images [b, 3, H, W] in [-1, 1], float64 [b]."""
     result: FloatArray = metric(a, b).double().cpu().numpy()
