@@ -155,18 +155,45 @@ class LossConfig:
     # Share of the consistency term in which a place counts as much as a change shows there, most in
     # flat areas; what schedule.hide_psnr is measured in has the same share.
     visibility: float = within(0.0, 0, 1)
+    # In what else images should be what a generator of others made of them, besides their pixels:
+    # the gradients over its sides at three scales, and LPIPS, which needs a backbone. Each counts
+    # so many times as much as the consistency term, whose weight follows schedule.hide_psnr.
+    gradients: float = weight(0.0)
+    lpips: float = weight(0.0)
+    lpips_backbone: str | None = None  # weights of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1
     geometry: float = weight(1.0)  # where a moved image came from, distance in half images
     # Key bits read from instances with noise in their weights, BCE; once all bits are readable.
     weight_noise: float = weight(0.0)
     weight_noise_interval: int = within(8, 1, 10**9)  # steps between its updates
     # The strongest noise, in standard deviations of each tensor, reached as `schedule` ramps up.
     weight_noise_strength: float = within(0.3, 0, 10)
+    # As weight_noise, with the step of that size in the weights by which the key is read worst.
+    weight_step: float = weight(0.0)
     path_length: float = weight(0.0)  # smoothness of image over key embedding (2 in StyleGAN2)
     path_length_interval: int = within(8, 1, 10**9)  # steps between path-length updates
     # Probability of each change (mirrored, shifted, coloured) of what the discriminator sees.
     augment: float = within(0.0, 0, 1)
     r1: float = weight(1.0)  # gradient penalty on real images (gamma)
     r1_interval: int = within(16, 1, 10**9)  # steps between R1 updates
+
+    def check(self, *, adopted: bool) -> None:
+        """Raise :class:`UserError` for terms that cannot be had.
+
+        Args:
+            adopted: whether the generator is one that others trained.
+        """
+        for name in ("gradients", "lpips", "weight_step"):
+            if getattr(self, name) and not adopted:
+                raise UserError(
+                    f"loss.{name} is for a generator that others trained: give generator= and "
+                    "inputs=, or leave it out."
+                )
+        if bool(self.lpips) != (self.lpips_backbone is not None):
+            raise UserError(
+                "loss.lpips and loss.lpips_backbone belong together: the weight of the term, and "
+                "the file of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1 that it is computed "
+                "with."
+            )
 
 
 @dataclass
@@ -287,7 +314,8 @@ class TrainConfig:
     # A generator that others trained, to be fingerprinted instead of training one: `_target_`, its
     # class; `weights`, a file of its state dict (PACKAGE:FILE for one in a package); `weights_key`,
     # where in the file that is; anything else goes to the class. Of `model` only the sizes of
-    # pictures, key and decoder count then, and of `loss` bits, consistency, visibility, geometry.
+    # pictures, key and decoder count then, and of `loss` all but what a discriminator, latents or
+    # path lengths are for.
     generator: dict[str, Any] = field(default_factory=dict)
     # What such a generator is fed with: `_target_`, a class with `draw`, and its arguments.
     inputs: dict[str, Any] = field(default_factory=dict)
@@ -315,6 +343,7 @@ class TrainConfig:
                     "nothing; leave them out with generator=."
                 )
             self.modulation.check(self.optimizer.batch // world_size)
+        self.loss.check(adopted=bool(self.generator))
         batch, share = self.optimizer.batch, 2 * world_size
         if batch < share or batch % share:
             raise UserError(

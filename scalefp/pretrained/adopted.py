@@ -1,5 +1,6 @@
 """A generator that others trained and what feeds it, tried before a training starts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from scalefp.config import TrainConfig
 from scalefp.errors import UserError
+from scalefp.networks.perceptual import Lpips
 from scalefp.pretrained.inputs import Encoded, Inputs
 from scalefp.pretrained.modulation import candidates, chosen
 from scalefp.pretrained.source import Pictures, load_network, make
@@ -16,6 +18,9 @@ from scalefp.pretrained.source import Pictures, load_network, make
 TRIED, TRIED_PIXELS, FEWEST = 16, 16 * 64 * 64, 4
 FITTED_CHANNELS = 24  # the pixels and their negatives, see networks/receiver.py
 SAME = 1e-5  # by how much the images of the same inputs may differ
+
+# Images a and b [b, 3, R, R] to how unlike each pair looks [b].
+Metric = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Adopted:
     pictures: Pictures
     method: str
     layers: list[str]  # to be modulated
+    perceptual: Metric | None = None  # what else tells whether images look alike
 
     @torch.no_grad()
     def images(self, inputs: Tensor) -> Tensor:
@@ -122,12 +128,27 @@ def check_images(adopted: Adopted, inputs: Tensor, side: int) -> None:
         )
 
 
+def check_perceptual(adopted: Adopted, images: Tensor) -> None:
+    """Raise UserError unless LPIPS, where it is wanted, can be computed of images [b, 3, R, R]."""
+    if adopted.perceptual is None:
+        return
+    try:
+        adopted.perceptual(images[:1], images[:1])
+    except RuntimeError as error:  # a backbone halves pictures several times
+        height, width = images.shape[2:]
+        raise UserError(
+            f"LPIPS cannot be computed of pictures of {width}x{height} with this backbone: take "
+            "another one, or leave out loss.lpips"
+        ) from error
+
+
 def adopt(config: TrainConfig) -> Adopted:
     """What ``generator`` and ``inputs`` of a training's options name, tried on a batch.
 
     Raises:
         UserError: something of it does not work: class, weights, layers, inputs of another shape,
-            output that is no image in the range declared, or another one for the same inputs.
+            output that is no image in the range declared, or another one for the same inputs; no
+            backbone for LPIPS where it is wanted.
     """
     options, side = config.modulation, config.model.resolution
     network = load_network(config.generator)
@@ -138,8 +159,13 @@ def adopt(config: TrainConfig) -> Adopted:
     some = draw(inputs, tried, torch.Generator().manual_seed(0))
     low, high = options.range
     layers = layers_to_modulate(config, network, some)
-    adopted = Adopted(network, inputs, Pictures(low, high), options.method, layers)
+    backbone = config.loss.lpips_backbone
+    adopted = Adopted(
+        network, inputs, Pictures(low, high), options.method, layers,
+        perceptual=None if backbone is None else Lpips(backbone),
+    )  # fmt: skip
     check_images(adopted, some, side)
+    check_perceptual(adopted, adopted.images(some))
     stem = config.model.decoder_base // (min(config.model.decoder_resolution, side) // 2)
     fits = config.model.decoder_carriers and min(stem, config.model.decoder_max) >= FITTED_CHANNELS
     if options.fitted_start and not fits:

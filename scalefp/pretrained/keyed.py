@@ -151,9 +151,8 @@ class KeyedLayer(nn.Module):
         out = out * along(layer, factors, out)
         return out if shifts is None else out + along(layer, shifts, out)
 
-    @torch.no_grad()
-    def fold_(self, layer: Layer, signs: Tensor) -> None:
-        """Put one key's signs [1, n] into the weights of a layer."""
+    def folded(self, layer: Layer, signs: Tensor) -> dict[str, Tensor]:
+        """The weight of a layer under one key's signs [1, n], and its bias where it has one."""
         scales = self.scales(signs) + SMALLEST_SCALE
         factors = self.demodulation(layer, scales)
         weight = layer.weight.float()
@@ -162,10 +161,11 @@ class KeyedLayer(nn.Module):
         weight = weight.clone()
         view = grouped(layer, weight)  # what is done to it is done to the weight
         view *= factors[0].view(self.groups, -1, 1, 1) * scales[0].view(self.groups, 1, -1, 1)
-        layer.weight.copy_(weight)
+        found = {"weight": weight}
         shifts = self.shifts(signs)
         if layer.bias is not None and shifts is not None:
-            layer.bias.copy_(layer.bias.float() + shifts[0])
+            found["bias"] = layer.bias.float() + shifts[0]
+        return found
 
 
 def along(layer: Layer, values: Tensor, x: Tensor) -> Tensor:

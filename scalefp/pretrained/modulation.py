@@ -181,8 +181,18 @@ class Parent(nn.Module):
         network = copy.deepcopy(self.network)
         signs = self.signs(torch.from_numpy(key.bits)[None])
         for keyed, layer in self.layers(network):
-            keyed.fold_(layer, signs.to(layer.weight.device))
+            for name, value in keyed.folded(layer, signs.to(layer.weight.device)).items():
+                getattr(layer, name).copy_(value)
         return network
+
+    def folded(self, signs: Tensor) -> dict[str, Tensor]:
+        """All parameters of the network of one key's signs [1, n], by name, in which gradients
+        reach what a key changes."""
+        tensors: dict[str, Tensor] = dict(self.network.named_parameters())
+        for prefix, (keyed, layer) in zip(self.names, self.layers(), strict=True):
+            for name, value in keyed.folded(layer, signs).items():
+                tensors[f"{prefix}.{name}" if prefix else name] = value
+        return tensors
 
 
 def _attach(keyed: KeyedLayer, layer: Layer, signs: Tensor) -> list[RemovableHandle]:

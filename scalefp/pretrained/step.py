@@ -13,11 +13,19 @@ from scalefp.config import TrainConfig
 from scalefp.networks.frames import distance
 from scalefp.pretrained.adopted import Adopted, draw
 from scalefp.pretrained.state import AdoptedState
+from scalefp.pretrained.tampered import Reading, add_gradients
 from scalefp.training.distributed import World
-from scalefp.training.losses import consistency_terms, difference, key_bits, over_active, total
+from scalefp.training.losses import (
+    consistency_terms,
+    difference,
+    gradient_difference,
+    key_bits,
+    over_active,
+    total,
+)
 from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
 from scalefp.training.precision import computing_in
-from scalefp.training.schedule import Scheduled, learning_rate, step_generator
+from scalefp.training.schedule import Progress, Scheduled, learning_rate, step_generator
 from scalefp.training.state import ema_update
 from scalefp.training.step import draw_bits
 
@@ -25,6 +33,13 @@ from scalefp.training.step import draw_bits
 def beside(made: Tensor, originals: Tensor) -> Tensor:
     """Images [b, 3, R, R] in pairs with those they should be like: [2 b, 3, R, R]."""
     return torch.stack([made, originals], dim=1).flatten(0, 1)
+
+
+def weights_are_changed(config: TrainConfig, progress: Progress) -> bool:
+    """Whether instances with changed weights are read in the step after so many images."""
+    loss, number = config.loss, progress.images // config.optimizer.batch
+    wanted = loss.weight_noise > 0 or loss.weight_step > 0
+    return wanted and progress.readable and number % loss.weight_noise_interval == 0
 
 
 def step(
@@ -69,11 +84,18 @@ def step(
         "bits": key_bits(decoded.logits, bits, scheduled.active),
         **consistency_terms(beside(made, originals)),
     }
+    if config.loss.gradients:
+        terms["gradients"] = gradient_difference(made, originals)
+    if adopted.perceptual is not None:
+        terms["lpips"] = adopted.perceptual(made, originals).mean()
     if decoded.located is not None:
         terms["geometry"] = distance(decoded.located, decoded.frame).mean()
     weights = scheduled.weights(config)
     state.optimizer.zero_grad(set_to_none=True)
     total(terms, {name: weights[name] for name in terms}).backward()
+    if weights_are_changed(config, progress):
+        reading = Reading(adopted, state, chance, computing)
+        terms |= add_gradients(config, reading, inputs, bits, there)
     world.average_gradients(state.parent.keyed)
     world.average_gradients(state.decoder)
     state.optimizer.step()

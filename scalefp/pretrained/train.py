@@ -46,6 +46,8 @@ class AdoptedTraining:
         self.state = AdoptedState.build(config, self.adopted, world.device)
         if isinstance(self.adopted.inputs, nn.Module):  # an encoder, which should not hold up a GPU
             self.adopted.inputs.to(world.device)
+        if isinstance(self.adopted.perceptual, nn.Module):
+            self.adopted.perceptual.to(world.device)
 
     def step(self, precision: torch.dtype) -> dict[str, Tensor]:
         return step(self.config, self.adopted, self.state, self.world, precision)

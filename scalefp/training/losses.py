@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalefp.networks.frames import distance
+from scalefp.networks.layers import downsample
 
 WINDOW = 7  # pixels over which a picture's own variation is looked at
+SCALES = 3  # at which gradients are compared: the full size, half of it and a quarter
 CONTRAST = 0.1  # standard deviation in that window that hides half of what a flat place shows
 
 
@@ -76,6 +78,19 @@ def consistency_terms(images: Tensor) -> dict[str, Tensor]:
     squares = F.mse_loss(first, second, reduction="none").mean(dim=1)
     visible = (change_weights(grey) * squares).mean()
     return {"consistency": F.mse_loss(first, second), "visible": visible}
+
+
+def gradient_difference(first: Tensor, second: Tensor) -> Tensor:
+    """Mean squared difference of the gradients of two images [b, 3, H, W], over three scales.
+
+    A gradient is the difference of neighbouring pixels, of those above and beside each other. What
+    a key changes smoothly costs little here at the full size, and more where pixels are averaged.
+    """
+    change, terms = first.float() - second.float(), []
+    for scale in range(SCALES):
+        change = downsample(change) if scale else change
+        terms += [change.diff(dim=2).square().mean(), change.diff(dim=3).square().mean()]
+    return torch.stack(terms).mean()
 
 
 def difference(terms: Mapping[str, float], visibility: float) -> float:

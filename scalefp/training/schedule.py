@@ -170,6 +170,9 @@ class Scheduled:
             "consistency": self.consistency * (1 - loss.visibility),
             "visible": self.consistency * loss.visibility,
         }
+        for name in ("gradients", "lpips"):
+            if getattr(loss, name):
+                weights[name] = self.consistency * getattr(loss, name)
         if config.model.decoder_localizer:
             weights["geometry"] = loss.geometry
         return weights

@@ -281,6 +281,8 @@ OWN = "tests.pretrained.own_generator."
         ({"model.resolution": 32}, "images of 16x16"),
         ({"model.decoder_base": 64}, "raise model.decoder_base"),
         ({"modulation.keys_each": 3}, "a multiple of"),
+        ({"loss.lpips": 0.1}, "belong together"),
+        ({"loss.lpips": 0.1, "loss.lpips_backbone": "absent.pth"}, "no LPIPS backbone at absent"),
     ],
 )
 def test_mistakes_are_one_sentence_before_anything_is_written(
@@ -364,6 +366,13 @@ class Autoencoder(own_generator.Generator):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.decode(self.encoder(x).flatten(1))
+
+
+@pytest.mark.parametrize("term", ["gradients", "lpips", "weight_step"])
+def test_terms_for_a_generator_of_others_are_refused_without_one(term: str) -> None:
+    config = compose_training([f"loss.{term}=1"])
+    with pytest.raises(UserError, match=f"loss.{term} is for a generator that others trained"):
+        config.check()
 
 
 def test_generator_and_inputs_belong_together() -> None:

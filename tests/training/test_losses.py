@@ -13,6 +13,7 @@ from scalefp.training.losses import (
     difference,
     discriminator_terms,
     generator_terms,
+    gradient_difference,
     key_bits,
     path_lengths,
     r1_penalty,
@@ -132,6 +133,18 @@ def test_window_means_are_those_of_pooling():
     x = torch.randn(2, 20, 14, generator=torch.Generator().manual_seed(0))
     expected = F.avg_pool2d(x, 7, 1, 3, count_include_pad=False)
     torch.testing.assert_close(window_means(x), expected)
+
+
+def test_the_gradients_of_a_ramp_are_its_slope_and_twice_that_at_half_the_size():
+    slope = 0.01
+    ramp = slope * torch.arange(32.0).expand(2, 3, 32, 32)
+    flat = torch.full_like(ramp, 0.7)
+    # Across; nothing changes downwards. Halved twice, neighbours differ by 2 and 4 slopes.
+    expected = slope**2 * (1 + 4 + 16) / 6
+    for ramped in (ramp, ramp.mT):
+        found = gradient_difference(ramped + flat, flat)
+        torch.testing.assert_close(found, torch.tensor(expected))
+    assert gradient_difference(ramp + 0.3, ramp) < 1e-10  # a change of brightness
 
 
 def half_flat(size=32, contrast=0.9):
