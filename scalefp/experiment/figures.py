@@ -39,12 +39,24 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def error_bars(
-    axes: Axes, x: Sequence[float], y: Sequence[float], intervals: Sequence[Any], **style: Any
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    intervals: Sequence[Any],
+    *,
+    flat: bool = False,
+    **style: Any,
 ) -> None:
-    """A curve with the interval [low, high] of each of its points."""
+    """A curve of ``y`` over ``x`` with the interval [low, high] of each ``y``.
+
+    ``flat``: lying on its side, ``y`` to the right.
+    """
     below = [max(value - low, 0) for value, (low, _) in zip(y, intervals, strict=True)]
     above = [max(high - value, 0) for value, (_, high) in zip(y, intervals, strict=True)]
-    axes.errorbar(x, y, (below, above), capsize=2, **style)
+    if flat:
+        axes.errorbar(y, x, xerr=(below, above), capsize=2, **style)
+    else:
+        axes.errorbar(x, y, (below, above), capsize=2, **style)
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:

@@ -1,30 +1,25 @@
 """The report of a sweep: Markdown to read, CSV and JSON for programs, and a plot."""
 
-from __future__ import annotations
-
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scalefp.evaluation.published import singles
 from scalefp.experiment import (
     csv_table,
-    error_bars,
     has_matplotlib,
     markdown_table,
-    new_figure,
     write_json,
     write_page,
 )
 from scalefp.files import atomic_path, counted
 from scalefp.studies.gather import FAILED, FINISHED, UNFINISHED, StudyJob, about, at_work, gather
-from scalefp.studies.table import chosen_metrics, make_rows
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from scalefp.studies.metrics import meaning
+from scalefp.studies.plot import plot
+from scalefp.studies.table import as_text, chosen_metrics, make_rows
 
 PAGE, TABLE, DATA, PLOT = "report.md", "report.csv", "report.json", "report.png"
 Report = dict[str, Any]
@@ -76,21 +71,35 @@ def _count(jobs: Sequence[StudyJob], state: str) -> int:
 # Words.
 
 
-def number(value: Any) -> str:
-    """Four figures of a number; anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _decimals(report: Report, metric: str) -> int:
+    """Of all numbers of a column: four figures of the largest."""
+    means = [row["figures"][metric]["mean"] for row in report["rows"] if metric in row["figures"]]
+    largest = max((abs(mean) for mean in means if mean), default=1.0)
+    return max(0, 4 - math.ceil(math.log10(largest)))
 
 
-def _cell(figure: Mapping[str, Any] | None) -> str:
+def _cell(figure: Mapping[str, Any] | None, decimals: int) -> str:
     if figure is None:
         return ""
     if figure["mean"] is None:
         return "not finite"
-    mean = number(float(figure["mean"]))
+    mean = f"{figure['mean']:.{decimals}f}"
     if figure["ci95"] is None:
         return mean
     low, high = figure["ci95"]
-    return f"{mean} ({number(low)} to {number(high)})"
+    return f"{mean} ({low:.{decimals}f} to {high:.{decimals}f})"
+
+
+def _intervals(report: Report) -> str:
+    """What the table shows beside the means."""
+    seeds = [len(row["seeds"]) for row in report["rows"]]
+    if max(seeds) > 1:
+        alone = " A single seed has none." if min(seeds) == 1 else ""
+        return f"Mean over the seeds, and its 95% interval (Student's t).{alone}"
+    return (
+        "One seed for each setting, so there are no intervals: how far another seed would be from "
+        "it is not known."
+    )
 
 
 def _remarks(report: Report) -> Iterator[str]:
@@ -119,11 +128,12 @@ def page(report: Report) -> str:
     """The report in Markdown."""
     metrics, settings = report["metrics"], report["settings"]
     head = [*settings, "seeds", *metrics]
+    decimals = {metric: _decimals(report, metric) for metric in metrics}
     rows = [
         [
-            *(number(row["setting"][name]) for name in settings),
+            *(as_text(row["setting"][name]) for name in settings),
             f"{len(row['seeds'])} of {sum(row['states'].values())}",
-            *(_cell(row["figures"].get(metric)) for metric in metrics),
+            *(_cell(row["figures"].get(m), digits) for m, digits in decimals.items()),
         ]
         for row in report["rows"]
     ]
@@ -131,7 +141,9 @@ def page(report: Report) -> str:
     if report["question"]:
         parts.append(str(report["question"]))
     parts.append(markdown_table(head, rows, right=range(len(settings), len(head))))
-    parts.append("Mean over the seeds, and its 95% interval (Student's t) where there are several.")
+    parts.append(_intervals(report))
+    if known := [f"- `{metric}`: {words}" for metric in metrics if (words := meaning(metric))]:
+        parts.append("\n".join(known))
     parts += _remarks(report)
     published = [
         f"{one['value']} with {one['bits']} bits on {one['data']} ({one['source']})"
@@ -149,65 +161,16 @@ def table(report: Report) -> str:
     head = [*report["settings"], "seeds", *(f"{m}_{e}" for m in report["metrics"] for e in ends)]
     lines: list[list[object]] = []
     for row in report["rows"]:
-        cells: list[object] = [*row["setting"].values(), " ".join(map(str, row["seeds"]))]
+        cells: list[object] = [
+            "null" if value is None else value for value in row["setting"].values()
+        ]
+        cells.append(" ".join(map(str, row["seeds"])))
         for metric in report["metrics"]:
             figure = row["figures"].get(metric)
             low, high = (figure and figure["ci95"]) or ("", "")
             cells += [figure["mean"], low, high, figure["jobs"]] if figure else [""] * len(ends)
         lines.append(cells)
     return csv_table(head, lines)
-
-
-# The plot.
-
-
-def plot(report: Report) -> Figure | None:
-    """A curve of each metric over what was varied; None where there is nothing to draw.
-
-    The first setting whose values are numbers is the axis; the others name the curves.
-    """
-    rows = [row for row in report["rows"] if row["figures"]]
-    numeric = [
-        name
-        for name in report["settings"]
-        if all(isinstance(row["setting"][name], int | float) for row in rows)
-    ]
-    if not rows or not numeric:
-        return None
-    axis, metrics = numeric[0], report["metrics"]
-    figure = new_figure(3.6 * len(metrics), 2.8)
-    for axes, metric in zip(
-        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
-    ):
-        _draw(axes, rows, axis, metric)
-        for one in report["published"].get(metric, [])[:1]:
-            label = f"published {one['source']}, {one['data']}"
-            axes.axhline(one["value"], color="#d08b2c", lw=1, ls="--", label=label)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize=6)
-    return figure
-
-
-def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], axis: str, metric: str) -> None:
-    curves: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        others = ", ".join(f"{k}={v}" for k, v in row["setting"].items() if k != axis)
-        if row["figures"].get(metric, {}).get("mean") is not None:
-            curves.setdefault(others, []).append(row)
-    for name, points in curves.items():
-        x = [float(row["setting"][axis]) for row in points]
-        figures = [row["figures"][metric] for row in points]
-        y = [figure["mean"] for figure in figures]
-        ends = [figure["ci95"] or (figure["mean"],) * 2 for figure in figures]
-        error_bars(axes, x, y, ends, marker="o", ms=3, lw=1.2, label=name or None)
-        if min(x) > 0 and max(x) >= 8 * min(x):
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(x, [f"{value:g}" for value in x])
-            axes.minorticks_off()
-    axes.set_xlabel(axis, fontsize=8)
-    axes.set_title(metric, fontsize=9)
-    axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.3)
 
 
 def write_report(folder: Path, report: Report) -> list[str]:

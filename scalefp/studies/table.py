@@ -48,6 +48,13 @@ def value_of(job: StudyJob, name: str) -> Any:
     return job.options.get(name, job.overrides.get(name, ""))
 
 
+def as_text(value: Any) -> str:
+    """The value of a setting as it is shown: as it was typed, a long number in four figures."""
+    if value is None:
+        return "null"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def varied(jobs: Sequence[StudyJob]) -> list[str]:
     """Names of what was typed for some job and is not the same in all of them, but for the seed."""
     names = sorted({name for job in jobs for name in job.overrides})

@@ -117,7 +117,7 @@ def test_a_study_runs_is_gathered_and_goes_on(run: Run, own: Path, images: list[
         unseen = {k: v for k, v in left["figures"].items() if k.startswith("unseen_")}
         assert left["figures"] == last | unseen and left["options"]["seed"] == 0
         # Of two steps nothing is readable yet.
-        assert len(unseen) == 4 and 0.3 < unseen["unseen_bit_accuracy"] < 0.7
+        assert len(unseen) == 5 and 0.3 < unseen["unseen_bit_accuracy"] < 0.7
         assert unseen["unseen_attributed"] == 0
         assert row["figures"]["psnr"] == {"mean": last["psnr"], "ci95": None, "jobs": 1}
     (head, *lines) = csv.reader(run("report", "runs/lengths", "--csv").out.splitlines())

@@ -52,4 +52,14 @@ def test_the_keys_of_a_training_are_those_that_it_drew(
     figures = unseen.measure_unseen(Path("release"), 3, count)
     assert figures["trained_bit_accuracy"] == 1
     assert figures["unseen_bit_accuracy"] < 0.1  # one of 2^16 keys might be known by chance
+    assert figures["unseen_evidence"] < 0.1 and figures["unseen_attributed"] == 0
     assert "trained_bit_accuracy" not in unseen.measure_unseen(Path("release"), 3)
+
+
+def test_evidence_is_a_bit_for_each_that_is_surely_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = torch.tensor([[n >> bit & 1 for bit in range(N_BITS)] for n in range(2**N_BITS)])
+    monkeypatch.setattr(unseen, "read_release", lambda path: Memory(every))
+    figures = unseen.measure_unseen(Path("release"), 0)
+    assert figures["unseen_bit_accuracy"] == 1
+    assert figures["unseen_evidence"] == pytest.approx(N_BITS)
+    assert figures["unseen_attributed"] == 0  # 39.9 bits are needed
