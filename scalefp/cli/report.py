@@ -18,7 +18,8 @@ def add_report_command(to: Any) -> None:
         to, "report", run_report, "gather the jobs of a sweep or study into a table and a plot",
         "scalefp report runs/capacity\n"
         "  scalefp report runs/capacity --metric bit_accuracy --csv\n"
-        "  scalefp report runs/capacity --watch",
+        "  scalefp report runs/capacity --watch\n"
+        "  scalefp report runs/capacity --out kept",
     )  # fmt: skip
     report.add_argument("folder", metavar="FOLDER", help="folder of a sweep, as runs/NAME")
     report.add_argument(
@@ -27,6 +28,9 @@ def add_report_command(to: Any) -> None:
     )  # fmt: skip
     report.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     report.add_argument("--csv", action="store_true", help="print a table for a spreadsheet")
+    report.add_argument(
+        "--out", metavar="FOLDER", help="write the report there instead of beside the jobs"
+    )
     report.add_argument(
         "--watch", nargs="?", type=whole(1, 86400), const=DEFAULT_SECONDS, metavar="SECONDS",
         help="print it anew whenever a job has ended, until the sweep has (looks every "
@@ -40,11 +44,12 @@ def run_report(args: argparse.Namespace) -> int:
     if args.json and args.csv:
         raise UserError("choose one of --json and --csv")
     folder, shown = Path(args.folder), None
+    out = folder if args.out is None else Path(args.out)
     while True:
         report = make_report(folder, args.metric)
         if report != shown:
             shown = report
-            files = write_report(folder, report)
+            files = write_report(out, report)
             if args.json:
                 write(json.dumps(report, indent=1) + "\n")
             else:
@@ -52,5 +57,5 @@ def run_report(args: argparse.Namespace) -> int:
         if args.watch is None or not report["running"]:
             break
         time.sleep(args.watch)
-    say(f"written in {folder}: {', '.join(files)}")
+    say(f"written in {out}: {', '.join(files)}")
     return OK

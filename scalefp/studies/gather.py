@@ -40,6 +40,7 @@ class StudyJob:
         overrides: what was typed, or varied by the sweep: the text behind each name.
         figures: what it reached, by name; empty unless it is finished.
         version: of the code that made the figures; "" if unknown.
+        environment: when, how long (``seconds``) and on which ``hardware`` they were made.
         error: the first line of why it failed.
     """
 
@@ -49,6 +50,7 @@ class StudyJob:
     overrides: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
 
 
@@ -123,7 +125,9 @@ def read_job(root: Path, folder: Path) -> StudyJob:
     if results is None:
         return StudyJob(name, UNFINISHED, *asked)
     version = str(results.get("version", ""))
-    return StudyJob(name, FINISHED, *asked, _figures(results), version)
+    environment = results.get("environment")
+    made = environment if isinstance(environment, dict) else {}
+    return StudyJob(name, FINISHED, *asked, _figures(results), version, made)
 
 
 def gather(root: Path) -> list[StudyJob]:

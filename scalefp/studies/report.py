@@ -19,7 +19,7 @@ from scalefp.files import atomic_path, counted
 from scalefp.studies.gather import FAILED, FINISHED, UNFINISHED, StudyJob, about, at_work, gather
 from scalefp.studies.metrics import meaning
 from scalefp.studies.plot import plot
-from scalefp.studies.table import as_text, chosen_metrics, make_rows
+from scalefp.studies.table import SEED, as_text, chosen_metrics, make_rows, value_of, varied
 
 PAGE, TABLE, DATA, PLOT = "report.md", "report.csv", "report.json", "report.png"
 Report = dict[str, Any]
@@ -36,8 +36,10 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
         ``folder``, ``question``, ``jobs`` (number in each state), ``running``, ``versions``
         (version of the code -> jobs), ``metrics``, ``settings`` (names of what was varied),
         ``rows`` (``setting``, ``states``, ``seeds``, ``figures``: metric -> ``mean``, ``ci95``,
-        ``jobs``), ``failed`` (``job``, ``error``), ``repeated`` (rows with one seed twice) and
-        ``published`` (metric -> figures).
+        ``jobs``), ``finished`` (``job``, ``setting``, ``seed``, ``figures``, all of them, and
+        ``environment``), ``options`` (those that all jobs share, by dotted name), ``failed``
+        (``job``, ``error``), ``repeated`` (rows with one seed twice) and ``published`` (metric ->
+        figures).
 
     Raises:
         UserError: no jobs there, or no such metric.
@@ -45,6 +47,7 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
     jobs, study = gather(folder), about(folder)
     metrics = chosen_metrics(jobs, metrics or study.metrics)
     rows = make_rows(jobs, metrics)
+    settings = varied(jobs)
     return {
         "folder": folder.name,
         "question": study.question,
@@ -52,8 +55,10 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
         "running": at_work(folder),
         "versions": dict(Counter(job.version for job in jobs if job.state == FINISHED)),
         "metrics": metrics,
-        "settings": list(rows[0].setting),
+        "settings": settings,
         "rows": [asdict(row) for row in rows],
+        "finished": [_of_job(job, settings) for job in jobs if job.state == FINISHED],
+        "options": _shared(jobs),
         "failed": [{"job": j.name, "error": j.error} for j in jobs if j.state == FAILED],
         "repeated": sum(len(set(row.seeds)) < len(row.seeds) for row in rows),
         "published": {
@@ -62,6 +67,26 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
             if (found := singles(metric.removeprefix("unseen_")))
         },
     }
+
+
+def _of_job(job: StudyJob, settings: Sequence[str]) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "setting": {name: value_of(job, name) for name in settings},
+        "seed": job.options.get(SEED),
+        "figures": dict(job.figures),
+        "environment": dict(job.environment),
+    }
+
+
+def _shared(jobs: Sequence[StudyJob]) -> dict[str, Any]:
+    """The options that are the same in all jobs."""
+    shared = dict(jobs[0].options)
+    for job in jobs:
+        shared = {
+            name: value for name, value in job.options.items() if shared.get(name, job) == value
+        }
+    return shared
 
 
 def _count(jobs: Sequence[StudyJob], state: str) -> int:
@@ -100,6 +125,17 @@ def _intervals(report: Report) -> str:
         "One seed for each setting, so there are no intervals: how far another seed would be from "
         "it is not known."
     )
+
+
+def _made(report: Report) -> str | None:
+    """How long the jobs took, and on what; None if they do not say."""
+    made = [job["environment"] for job in report["finished"]]
+    minutes = sorted(one["seconds"] / 60 for one in made if "seconds" in one)
+    if not minutes:
+        return None
+    hardware = " and ".join(sorted({str(one["hardware"]) for one in made if "hardware" in one}))
+    took = f"{minutes[0]:.1f} to {minutes[-1]:.1f} minutes" if minutes[1:] else f"{minutes[0]:.1f}"
+    return f"{counted(len(minutes), 'job')}, {took} each, on {hardware or 'unknown hardware'}."
 
 
 def _remarks(report: Report) -> Iterator[str]:
@@ -144,6 +180,8 @@ def page(report: Report) -> str:
     parts.append(_intervals(report))
     if known := [f"- `{metric}`: {words}" for metric in metrics if (words := meaning(metric))]:
         parts.append("\n".join(known))
+    if made := _made(report):
+        parts.append(made)
     parts += _remarks(report)
     published = [
         f"{one['value']} with {one['bits']} bits on {one['data']} ({one['source']})"
@@ -174,7 +212,7 @@ def table(report: Report) -> str:
 
 
 def write_report(folder: Path, report: Report) -> list[str]:
-    """Write the report beside the jobs; the names of its files.
+    """Write a report into a folder; the names of its files.
 
     Raises:
         UserError: they cannot be written.

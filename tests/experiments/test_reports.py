@@ -3,6 +3,7 @@
 import shutil
 from importlib import import_module
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -12,7 +13,8 @@ import before_after
 import transfer_report
 from scalefp.bench.report import markdown as bench
 from scalefp.evaluation.report import markdown as evaluation
-from scalefp.experiment import Experiment, load_results
+from scalefp.experiment import Experiment, load_results, student
+from scalefp.studies.report import DATA, PAGE, TABLE, write_report
 
 ROOT = Path(__file__).parents[2] / "experiments"
 ARTIFICIAL = ROOT / "artificial-fingerprints"
@@ -75,3 +77,21 @@ def test_evaluations_and_benchmarks_are_reported_as_they_lie_here() -> None:
         (bench, ROOT / "performance" / "table.md"),
     ):
         assert make(load_results(page.parent / "results.json")) == page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("study", ["scalability"])
+def test_a_studys_page_and_table_are_made_of_the_jobs_beside_them(
+    study: str, tmp_path: Path
+) -> None:
+    report = load_results(ROOT / study / DATA)
+    write_report(tmp_path, report)
+    for name in (PAGE, TABLE, DATA):
+        assert (tmp_path / name).read_bytes() == (ROOT / study / name).read_bytes(), name
+    assert report["jobs"] == {"finished": len(report["finished"]), "failed": 0, "unfinished": 0}
+    assert len(report["versions"]) == 1 and not report["repeated"] and not report["running"]
+    for row in report["rows"]:
+        own = [job for job in report["finished"] if job["setting"] == row["setting"]]
+        assert row["seeds"] == sorted(job["seed"] for job in own)
+        for metric, figure in row["figures"].items():
+            values = [job["figures"][metric] for job in own if metric in job["figures"]]
+            assert (figure["mean"], figure["ci95"]) == (fmean(values), student(values))

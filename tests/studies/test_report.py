@@ -1,0 +1,87 @@
+"""The page, table and data that a report is written as."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import Run
+from scalefp.studies.report import make_report, page, table
+
+ENVIRONMENT = {"seconds": 90.0, "hardware": "a machine"}
+
+
+def write_job(folder: Path, figures: dict[str, float], **options: Any) -> None:
+    """A finished job as Hydra and the training leave it."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"batch": 8, **options}))
+    texts = [f"{name}={yaml.safe_dump(value).split()[0]}" for name, value in options.items()]
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(texts))
+    results = {"figures": figures, "version": "1", "environment": ENVIRONMENT}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """One seed each of 10 and of unlimited keys."""
+    folder = tmp_path / "sweep"
+    write_job(folder / "a", {"psnr": 20.5, "unseen_bit_accuracy": 0.5}, keys=10, seed=0)
+    write_job(folder / "b", {"psnr": 8.25, "unseen_bit_accuracy": 1.0}, keys=None, seed=0)
+    return folder
+
+
+METRICS = ["psnr", "unseen_bit_accuracy"]
+
+
+def test_null_is_shown_as_it_is_typed_and_a_column_has_as_many_decimals_everywhere(
+    sweep: Path,
+) -> None:
+    report = make_report(sweep, METRICS)
+    assert "| 10 | 1 of 1 | 20.50 | 0.5000 |" in page(report)
+    assert "| null | 1 of 1 | 8.25 | 1.0000 |" in page(report)
+    head, *lines = csv.reader(table(report).splitlines())
+    assert [line[0] for line in lines] == ["10", "null"] and head[0] == "keys"
+    assert lines[1] == ["null", "0", "8.25", "", "", "1", "1.0", "", "", "1"]
+
+
+def test_one_seed_has_no_interval_and_the_page_says_so(sweep: Path) -> None:
+    alone = page(make_report(sweep, METRICS))
+    assert "One seed for each setting, so there are no intervals" in alone
+    write_job(sweep / "c", {"psnr": 21.5, "unseen_bit_accuracy": 0.7}, keys=10, seed=1)
+    mixed = page(make_report(sweep, METRICS))
+    assert "Student's t). A single seed has none." in mixed and "One seed for" not in mixed
+    # 21 and 12.706 standard errors of 0.5
+    assert "| 10 | 2 of 2 | 21.00 (14.65 to 27.35) |" in mixed
+    write_job(sweep / "d", {"psnr": 9.25, "unseen_bit_accuracy": 1.0}, keys=None, seed=1)
+    assert "A single seed" not in page(make_report(sweep, METRICS))
+
+
+def test_the_page_says_what_figures_mean_how_long_jobs_took_and_on_what(sweep: Path) -> None:
+    text = page(make_report(sweep, METRICS))
+    assert "- `psnr`: between pictures of one latent under two keys, in dB" in text
+    assert "keys that the training never saw, 8-bit files)" in text
+    assert "2 jobs, 1.5 to 1.5 minutes each, on a machine." in text
+
+
+def test_data_written_elsewhere_hold_every_job_and_what_all_have_in_common(
+    run: Run, sweep: Path
+) -> None:
+    result = run("report", sweep, "--metric", "psnr", "--out", "kept/here")
+    assert result.code == 0, result.err
+    assert not (sweep / "report.md").exists()
+    kept = Path("kept/here")
+    report = json.loads((kept / "report.json").read_text())
+    assert report["options"] == {"batch": 8, "seed": 0}
+    assert report["finished"] == [
+        {
+            "job": name, "setting": {"keys": keys}, "seed": 0, "environment": ENVIRONMENT,
+            "figures": {"psnr": psnr, "unseen_bit_accuracy": accuracy},
+        }
+        for name, keys, psnr, accuracy in (("a", 10, 20.5, 0.5), ("b", None, 8.25, 1.0))
+    ]  # fmt: skip
+    # The page and the table are made of the data alone.
+    assert (kept / "report.md").read_text().startswith(page(report))
+    assert (kept / "report.csv").read_text() == table(report)
