@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import scalefp.training.compose  # noqa: F401  registers the schema of trainings
 from scalefp.artificial.config import MarkTrainConfig
-from scalefp.cli.study import wants_unseen
+from scalefp.cli.study import unseen_metrics
 from scalefp.config import flat_options
 from scalefp.evaluation.options import EvaluateOptions, results_folder, results_name, results_root
 from scalefp.evaluation.report import markdown, write_results
@@ -69,9 +69,8 @@ def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig)
     with locked(make_run_folder(folder), here=is_main()):
         kept = finished(folder, asked)
     figures = kept or train(config, folder)
-    # Of a generator with keys, once.
-    unseen = {"n_active", "evidence"} <= figures.keys() and "unseen_psnr" not in figures
-    unseen = unseen and wants_unseen()
+    # Of a generator with keys; of a finished one only what its study asks for by now.
+    unseen = {"n_active", "evidence"} <= figures.keys() and not unseen_metrics() <= figures.keys()
     if is_main() and (unseen or not kept):
         if unseen:
             known = getattr(config, "training_keys", None)

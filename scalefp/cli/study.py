@@ -29,7 +29,7 @@ class Study(Callback):
         write_json(Path(config.hydra.sweep.dir) / STUDY, about)
 
 
-def wants_unseen() -> bool:
-    """Whether the present job belongs to a study that asks for figures of unseen keys."""
+def unseen_metrics() -> set[str]:
+    """Figures of unseen keys that the study of the present job asks for; none outside a study."""
     study = HydraConfig.get().callbacks.get("study") or {}
-    return any(name.startswith("unseen_") for name in study.get("metrics", ()))
+    return {name for name in study.get("metrics", ()) if name.startswith("unseen_")}

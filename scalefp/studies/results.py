@@ -36,9 +36,11 @@ def write_training(
     Args:
         figures: the last line of its log.
         options: all of them, by dotted name.
-        seconds: that its last process took.
+        seconds: that this process took; those of finished ones before it are added.
     """
     import torch  # not needed by whoever reads results
+
+    before = (read_results(folder) or {}).get("environment", {}).get("seconds", 0)
 
     write_json(
         folder / RESULTS,
@@ -48,7 +50,7 @@ def write_training(
             "version": code_version(),
             "environment": {
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seconds": round(seconds, 1),
+                "seconds": round(before + seconds, 1),
                 "hardware": hardware(),
                 "python": platform.python_version(),
                 "torch": torch.__version__,

@@ -35,7 +35,7 @@ hydra:
     study:
       _target_: scalefp.cli.study.Study
       question: How many bits?
-      metrics: [unseen_bit_accuracy, psnr]
+      metrics: [unseen_bit_accuracy, unseen_evidence, psnr]
 """
 
 
@@ -92,18 +92,26 @@ def test_a_study_runs_is_gathered_and_goes_on(run: Run, own: Path, images: list[
     page = Path("runs/lengths/report.md").read_text()
     assert "Failed: model.n_bits=4,seed=0: model.n_bits must lie between 8 and 512" in page
 
-    # The whole study runs what is missing.
+    # The whole study runs what is missing, and measures what is asked for since.
+    done = Path("runs/lengths/model.n_bits=8,seed=0/results.json")
+    left = json.loads(done.read_text())
+    assert left["figures"].pop("unseen_evidence") >= 0
+    left["environment"]["seconds"] = 1000.5
+    done.write_text(json.dumps(left))
     made = Path("runs/lengths/model.n_bits=8,seed=0/state.pt").stat().st_mtime_ns
     Path("runs/lengths/model.n_bits=4,seed=0/.hydra/config.yaml").unlink()
     result = run(*command)
     assert result.code == 0, result.err
     assert Path("runs/lengths/model.n_bits=8,seed=0/state.pt").stat().st_mtime_ns == made
 
+    assert json.loads(done.read_text())["environment"]["seconds"] > 1000.5  # both processes
+
     printed = run("report", "runs/lengths", "--json")
     assert printed.code == 0, printed.err
     report = printed.json
     assert report["question"] == "How many bits?" and report["metrics"] == [
         "unseen_bit_accuracy",
+        "unseen_evidence",
         "psnr",
     ]
     assert [row["setting"] for row in report["rows"]] == [
