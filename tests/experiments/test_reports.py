@@ -24,6 +24,7 @@ REPORTS = {
     "baselines": ARTIFICIAL / "baselines",
     "calibrate": ROOT / "false-attribution",
     "collude": ROOT / "collusion",
+    "detect": ROOT / "detection",
     "equal_losses": ROOT / "performance",
     "fidelity": ROOT / "fidelity",
     "flatten": ROOT / "flattening",
