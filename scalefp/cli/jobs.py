@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import scalefp.training.compose  # noqa: F401  registers the schema of trainings
@@ -83,7 +84,10 @@ def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig)
         reached = {name: note.get(name, figure) for name, figure in figures.items()}
         model, total = config.model, config.schedule.total_images
         adopted = bool(getattr(config, "generator", None))
-        print(ending(reached, model.n_bits, total, release, adopted=adopted), file=sys.stderr)
+        lines = ending(reached, model.n_bits, total, release, adopted=adopted).splitlines()
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            del lines[1:]  # of many jobs only what each reached
+        print(*lines, sep="\n", file=sys.stderr)
     return figures.get("evidence", math.nan)
 
 

@@ -83,6 +83,8 @@ def test_a_study_runs_is_gathered_and_goes_on(run: Run, own: Path, images: list[
     result = run(*command, "model.n_bits=4,8")
     assert result.code == 2, result.err
     assert "1 job of this sweep failed" in result.err
+    assert result.err.count("Reached: ") == 1  # and no more of each job
+    assert "Next: " not in result.err and "Go on by the same command" not in result.err
     assert {path.name for path in Path("runs/lengths").glob("model*")} == {
         "model.n_bits=4,seed=0", "model.n_bits=8,seed=0",
     }  # fmt: skip
