@@ -2,6 +2,7 @@
 
 # Behind unseen_ or trained_, or alone -> title of a plot, and what it is.
 MEANINGS = {
+    "n_active": ("key bits switched on", "key bits that the curriculum has come to"),
     "bit_accuracy": ("bit accuracy", "share of the key bits that are read rightly"),
     "evidence": (
         "evidence in bits",

@@ -97,9 +97,11 @@ def _count(jobs: Sequence[StudyJob], state: str) -> int:
 
 
 def _decimals(report: Report, metric: str) -> int:
-    """Of all numbers of a column: four figures of the largest."""
+    """Of all numbers of a column: four figures of the largest, none if they are counts."""
     means = [row["figures"][metric]["mean"] for row in report["rows"] if metric in row["figures"]]
     largest = max((abs(mean) for mean in means if mean), default=1.0)
+    if largest > 1 and all(mean == int(mean) for mean in means if mean):
+        return 0
     return max(0, 4 - math.ceil(math.log10(largest)))
 
 

@@ -47,6 +47,13 @@ def test_null_is_shown_as_it_is_typed_and_a_column_has_as_many_decimals_everywhe
     assert lines[1] == ["null", "0", "8.25", "", "", "1", "1.0", "", "", "1"]
 
 
+def test_counts_have_no_decimals(tmp_path: Path) -> None:
+    for keys, bits in ((10, 64.0), (20, 80.0)):
+        write_job(tmp_path / str(keys), {"n_active": bits, "unseen_bit_accuracy": 1}, keys=keys)
+    text = page(make_report(tmp_path, ["n_active", "unseen_bit_accuracy"]))
+    assert "| 20 | 1 of 1 | 80 | 1.0000 |" in text
+
+
 def test_one_seed_has_no_interval_and_the_page_says_so(sweep: Path) -> None:
     alone = page(make_report(sweep, METRICS))
     assert "One seed for each setting, so there are no intervals" in alone
