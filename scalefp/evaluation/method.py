@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -25,13 +26,27 @@ from scalefp.attribution.reading import Reading
 from scalefp.data.images import to_float, to_tensor
 from scalefp.errors import UserError
 from scalefp.key import Key
+from scalefp.pretrained.release import PretrainedModel
 
 if TYPE_CHECKING:
     from scalefp.release.model import Model
 
 
+class Original(Protocol):
+    """What makes a method's pictures without any key."""
+
+    def sample(self, n: int, *, seed: int) -> Tensor:
+        """Make n images, floats [n, 3, R, R] in [-1, 1]: those of that seed before they got a
+        key."""
+
+
 class Method(Protocol):
-    """What a method must offer. An attribute ``digest`` may name its version, for resuming."""
+    """What a method must offer.
+
+    An attribute ``digest`` may name its version, for resuming, and ``original`` make its pictures
+    without any key, see :class:`Original`. With ``searches`` it reads with ``search=False`` where
+    crops and turns need not be tried.
+    """
 
     n_bits: int  # key length
     resolution: int  # image height and width
@@ -62,8 +77,6 @@ class OtherMethod:
         UserError: the object does not offer what :class:`Method` asks for.
     """
 
-    searches = False
-
     def __init__(self, method: Method) -> None:
         name = type(method).__name__
         for wanted in ("n_bits", "resolution", "sample", "decode"):
@@ -75,6 +88,13 @@ class OtherMethod:
         self.method = method
         self.config = Sizes(int(method.resolution), int(method.n_bits), name)
         self.digest = str(getattr(method, "digest", None) or _digest(method))
+        self.searches = bool(getattr(method, "searches", False))
+
+    @cached_property
+    def original(self) -> Original | None:
+        """What makes its pictures without any key; None if the method does not say."""
+        found: Original | None = getattr(self.method, "original", None)
+        return found
 
     def instantiate(self, key: Key) -> KeyImages:
         """What stands for an instance: the method with one key."""
@@ -84,7 +104,8 @@ class OtherMethod:
         self, images: Sequence[Image.Image], *, batch_size: int = 32, search: bool = False
     ) -> Reading:
         """Read images; how many at a time is the method's own affair."""
-        found: Any = self.method.decode(images)
+        decode: Any = self.method.decode
+        found = decode(images, search=search) if self.searches else decode(images)
         reading = found if isinstance(found, Reading) else Reading(np.asarray(found))
         if reading.logits.shape != (len(images), self.config.n_bits):
             raise UserError(
@@ -143,8 +164,12 @@ def _content(value: object) -> str:
 
 
 def as_measured(model: Model | OtherMethod | Method) -> Model | OtherMethod:
-    """A method in the shape of a release, which a release has itself."""
-    if hasattr(model, "instantiate"):
+    """A method in the shape of a release, which a release of this project's generator has itself.
+
+    One of a generator that others trained is measured as a method is: what is done to weights is
+    done to layers that it may not have.
+    """
+    if hasattr(model, "instantiate") and not isinstance(model, PretrainedModel):
         return cast("Model | OtherMethod", model)
     return OtherMethod(model)
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from scalefp.errors import FolderTakenError, UserError
-from scalefp.evaluation.method import OtherMethod, load_method
+from scalefp.evaluation.method import OtherMethod, as_measured, load_method
 from scalefp.evaluation.run import PARTS, open_inputs
 from scalefp.evaluation.samples import EvaluateConfig
 from scalefp.loading import bundled_names, load_generating
-from scalefp.pretrained.release import PretrainedModel
 from scalefp.release.model import Model
 
 # What Hydra, a lock and a failure leave in a folder before anything is measured.
@@ -74,8 +73,7 @@ class EvaluateOptions:
         """What is to be measured."""
         if self.method:
             return load_method(self.method)
-        release = load_generating(self.checkpoint)
-        return OtherMethod(release) if isinstance(release, PretrainedModel) else release
+        return as_measured(load_generating(self.checkpoint))
 
 
 def results_name(checkpoint: str, method: Mapping[str, Any]) -> str:

@@ -66,18 +66,27 @@ def _pair_figures(
 def measure_hiding(samples: Samples, lpips: nn.Module | None = None) -> dict[str, Any]:
     """How alike are pictures of one latent under two keys and, for contrast, two latents under one?
 
+    And how alike are those of a key and of the generator that it was put into, if others trained
+    that one?
+
     Returns:
-        For both kinds of pairs the mean and the 5th percentile (of LPIPS the 95th) of PSNR in dB,
+        For each kind of pairs the mean and the 5th percentile (of LPIPS the 95th) of PSNR in dB,
         SSIM and, with the metric, LPIPS; and the metric's name.
     """
     images, rekeyed = samples.images, samples.rekeyed
     latents = [(own[:-1], own[1:]) for own in images]
+    unkeyed = samples.unkeyed
+    original: dict[str, Any] = {}
+    if unkeyed is not None:
+        pairs = list(zip(images, unkeyed, strict=True))
+        original["key_and_original"] = _pair_figures(pairs, lpips, "comparing with the original")
     return {
         "lpips": getattr(lpips, "name", None),
         "same_latent_two_keys": _pair_figures(
             list(zip(images, rekeyed, strict=True)), lpips, "comparing keys"
         ),
         "two_latents_same_key": _pair_figures(latents, lpips, "comparing latents"),
+        **original,
     }
 
 
@@ -91,12 +100,25 @@ def data_pixels(config: EvaluateConfig, count: int, resolution: int) -> Tensor:
     return torch.cat([to_tensor([image], resolution) for image in bar])
 
 
+def reference_pixels(samples: Samples, config: EvaluateConfig, count: int) -> tuple[str, Tensor]:
+    """What instances' pictures should look like, in a word, and up to ``count`` of it.
+
+    That is the data set, or of a generator that others trained what that one makes.
+    """
+    original = getattr(samples.model, "original", None)
+    if original is not None:
+        seed = int(stream(config, "original").integers(2**31))
+        return "the original's", from_files(original.sample(count, seed=seed))
+    return config.data, data_pixels(config, count, samples.images.shape[-1])
+
+
 def measure_features(
     extractor: nn.Module, samples: Samples, config: EvaluateConfig
 ) -> dict[str, Any]:
     """Distance of instances' images to the data set, and diversity, beside the data's own.
 
-    Two disjoint halves of as many images as are generated are drawn from the data. Generated to the
+    Two disjoint halves of as many images as are generated are drawn from the data; for a generator
+    that others trained, what that one makes stands for the data. Generated to the
     second half is the distance, first half to second its floor: equal numbers on every side, so
     that the upward bias of small samples is the same in both. The twin without keys, where there is
     one, is held against the same half.
@@ -106,7 +128,7 @@ def measure_features(
     """
     images = samples.images.flatten(0, 1)
     wanted = 2 * min(config.feature_images, len(images))
-    data = data_pixels(config, wanted, images.shape[-1])
+    against, data = reference_pixels(samples, config, wanted)
     n = len(data) // 2
     chosen = torch.from_numpy(stream(config, "chosen").permutation(len(images))[:n])
     sets = {"first": data[:n], "second": data[n : 2 * n], "fake": images[chosen]}
@@ -120,6 +142,7 @@ def measure_features(
     figures: dict[str, Any] = {
         "extractor": getattr(extractor, "name", type(extractor).__name__),
         "images_each": n,
+        "against": against,
     }
     for name, x in features.items():
         if name == "second":

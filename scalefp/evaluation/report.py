@@ -112,6 +112,13 @@ def _features_table(features: Mapping[str, Any]) -> str:
     return markdown_table(["figure", *columns], rows)
 
 
+def _against(features: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What the features of instances' pictures are compared with, as a sentence has it."""
+    if features.get("against", config["data"]) == config["data"]:
+        return f"`{config['data']}`"
+    return "the original generator's pictures, which stand for the data"
+
+
 def _unrelated_table(unrelated: Mapping[str, Any]) -> str:
     rows = []
     groups = [("", unrelated["sources"]), (", searched for crops and turns", unrelated["thorough"])]
@@ -299,8 +306,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts += [
             "## Likeness to the data",
             f"{features['extractor']}{note}; {features['images_each']:,} images of each kind "
-            f"against as many others of `{config['data']}`. Precision and recall: 3 neighbours. "
-            "Diversity is the mean feature distance of two images.",
+            f"against as many others of {_against(features, config)}. Precision and recall: "
+            "3 neighbours. Diversity is the mean feature distance of two images.",
             _features_table(features),
         ]
     parts += [

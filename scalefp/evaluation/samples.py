@@ -210,6 +210,16 @@ class Samples:
         )
 
     @cached_property
+    def unkeyed(self) -> Tensor | None:
+        """uint8 [K, m, 3, R, R]: the latents of ``images`` without any key; None where the model
+        has no such pictures."""
+        original = getattr(self.model, "original", None)
+        if original is None:
+            return None
+        count = self.config.images_per_key
+        return torch.stack([from_files(original.sample(count, seed=s)) for s in self._seeds])
+
+    @cached_property
     def crossed(self) -> Tensor:
         """uint8 [g, g, 3, R, R]: g keys, each with the same g latents."""
         g = min(self.config.grid, self.config.keys)

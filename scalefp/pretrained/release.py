@@ -89,6 +89,16 @@ class PretrainedModel(Reader):
         inputs: Inputs = make(self.origin["inputs"], "inputs")
         return inputs
 
+    @cached_property
+    def original(self) -> PretrainedInstance:
+        """The generator as others trained it, without any key, in the form of an instance.
+
+        Raises:
+            UserError: as :attr:`parent`.
+        """
+        side = self.config.resolution
+        return PretrainedInstance(self.parent.network, self.origin, side, lambda: self.inputs)
+
     def instantiate(self, key: Key) -> PretrainedInstance:
         """The recipient's network for ``key``: the generator's own class, with other weights.
 

@@ -1,5 +1,6 @@
 """What a trained release does with keys and latents that its training never saw."""
 
+import warnings
 from dataclasses import replace
 from math import log
 from pathlib import Path
@@ -9,9 +10,12 @@ import torch
 
 from scalefp.attribution.evidence import log_p_soft
 from scalefp.data.images import to_pil
+from scalefp.evaluation.method import OtherMethod, as_measured
 from scalefp.evaluation.quality import measure_hiding
 from scalefp.evaluation.samples import EvaluateConfig, Samples, read_logits, reading_figures
-from scalefp.release.model import Model, read_release
+from scalefp.loading import load_generating
+from scalefp.release.model import Model
+from scalefp.release.readable import UnreadableRelease
 from scalefp.training.step import training_keys
 
 ISSUED = 1_000_000  # keys among which the one of an image has to be found
@@ -34,7 +38,9 @@ def measure_unseen(release: Path, seed: int, known: int | None = None) -> dict[s
         some of these keys instead.
     """
     config = replace(AMOUNT, seed=seed)
-    model = read_release(release)
+    with warnings.catch_warnings():  # of one that reads little: that is what is measured
+        warnings.simplefilter("ignore", UnreadableRelease)
+        model = as_measured(load_generating(release))
     samples = Samples(model, config)
     reading, hiding = _read(model, samples), measure_hiding(samples)["same_latent_two_keys"]
     figures: dict[str, float] = {
@@ -52,7 +58,7 @@ def measure_unseen(release: Path, seed: int, known: int | None = None) -> dict[s
     return figures
 
 
-def _read(model: Model, samples: Samples) -> dict[str, Any]:
+def _read(model: Model | OtherMethod, samples: Samples) -> dict[str, Any]:
     """:func:`reading_figures` of all images of the samples, and ``evidence``, their mean."""
     config, keys = samples.config, len(samples.bits)
     files = to_pil(samples.images.flatten(0, 1))

@@ -41,10 +41,12 @@ def ending(
     ]
     why = shortfall({"active_bits": active, "evidence": figures["evidence"]}, n_bits)
     if why is not None:
+        fewer = max(8, n_bits // 2)
+        instead = f", or train fewer bits under another name (model.n_bits={fewer})"
         lines.append(
             f"That is not enough, its images would be attributed to nobody: {why}. Go on by the "
-            f"same command with schedule.total_images={2 * total_images}, or train fewer bits "
-            f"under another name (model.n_bits={max(8, n_bits // 2)})."
+            f"same command with schedule.total_images={2 * total_images}"
+            f"{instead if fewer < n_bits else ''}."
         )
     elif generates:
         lines += [

@@ -17,13 +17,17 @@ import scalefp
 from scalefp.bench import use, worker
 from scalefp.bench.timing import interleaved
 from scalefp.cli import main
-from scalefp.data.images import to_uint8
+from scalefp.data.images import to_float, to_uint8
 from scalefp.errors import UserError
+from scalefp.evaluation.method import as_measured
+from scalefp.evaluation.quality import measure_hiding, reference_pixels
+from scalefp.evaluation.samples import EvaluateConfig, Samples
 from scalefp.key import Key
 from scalefp.loading import load_generating, load_marker, load_model
 from scalefp.pretrained.adopted import adopt
 from scalefp.pretrained.release import PretrainedModel
 from scalefp.pretrained.source import Pictures, find_class
+from scalefp.studies.unseen import measure_unseen
 from scalefp.training.compose import compose_training
 from tests.pretrained import own_generator
 from trainings import log_of
@@ -249,6 +253,27 @@ def test_it_is_measured_like_another_method(release: Path, tmp_path: Path) -> No
     )  # fmt: skip
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert results["reading"][0]["mean"] > 0.8
+    # Its pictures are held against those of the generator that was adopted, not against a data set.
+    model = load_generating(release)
+    assert isinstance(model, PretrainedModel)
+    config = EvaluateConfig(keys=2, images_per_key=4, feature_images=8)
+    samples = Samples(as_measured(model), config)
+    hiding = measure_hiding(samples)
+    assert hiding["key_and_original"] == results["hiding"]["key_and_original"]
+    assert samples.unkeyed is not None
+    difference = to_float(samples.images) - to_float(samples.unkeyed)
+    psnr = -10 * torch.log10(difference.square().mean(dim=(2, 3, 4)) / 4)
+    assert hiding["key_and_original"]["psnr"] == pytest.approx(float(psnr.mean()))
+    against, pixels = reference_pixels(samples, config, 6)
+    assert against == "the original's" and pixels.shape == (6, 3, 16, 16)
+    said = (tmp_path / "results" / "results.md").read_text()
+    assert ("the original generator's pictures" in said) == (results["features"] is not None)
+
+
+def test_a_study_reads_unseen_keys_of_it(release: Path) -> None:
+    figures = measure_unseen(release, 0)
+    assert figures["unseen_bit_accuracy"] > 0.8
+    assert 10 < figures["unseen_psnr"] < 100
 
 
 OWN = "tests.pretrained.own_generator."

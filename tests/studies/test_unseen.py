@@ -48,7 +48,7 @@ def test_the_keys_of_a_training_are_those_that_it_drew(
     monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     memory = Memory(training_keys(count, N_BITS, 3, torch.device("cpu")))
-    monkeypatch.setattr(unseen, "read_release", lambda path: memory)
+    monkeypatch.setattr(unseen, "load_generating", lambda path: memory)
     figures = unseen.measure_unseen(Path("release"), 3, count)
     assert figures["trained_bit_accuracy"] == 1
     assert figures["unseen_bit_accuracy"] < 0.1  # one of 2^16 keys might be known by chance

@@ -29,6 +29,9 @@ def test_an_unfinished_training_says_how_to_go_on():
     text = ending(GOOD | {"n_active": 16, "evidence": 9.0}, 64, 9600, RELEASE)
     assert "only 16 of its 64 key bits" in text and "schedule.total_images=19200" in text
     assert "instantiate" not in text
+    assert "model.n_bits=32" in text
+    fewest = ending(GOOD | {"n_active": 8, "evidence": 1.0}, 8, 9600, RELEASE)
+    assert "schedule.total_images=19200" in fewest and "n_bits" not in fewest
 
 
 def test_a_marker_and_a_baseline_have_next_commands_of_their_own():
