@@ -3,26 +3,33 @@
     python experiments/pretrained/adopted_generator.py --model runs/dcgan/release.safetensors
 
 writes results.json, table.md and pictures.png beside this file: keys that training did not see,
-files of 8 bits, the real operations. The weights of the generator have to be where its release
-says, as in training.
+files of 8 bits, the real operations; how far pictures with keys lie from the original's in
+features; and what is read after recipients trained their copies on. The weights of the generator
+have to be where its release says, as in training.
 """
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from scalefp.config import ModelConfig
 from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.errors import UserError
+from scalefp.evaluation.features import extract, mobilenet_features
+from scalefp.evaluation.finetune import train_on
 from scalefp.experiment import Experiment, accuracy_rows, accuracy_table, markdown_table
 from scalefp.key import Key
 from scalefp.loading import load_generating
-from scalefp.metrics import bit_accuracy, psnr
+from scalefp.metrics import Statistics, bit_accuracy, frechet_distance, psnr
+from scalefp.networks.discriminator import Discriminator
 from scalefp.perturb import PERTURBATIONS
 from scalefp.pretrained.adopted import draw
 from scalefp.pretrained.release import PretrainedModel
@@ -43,6 +50,11 @@ POINTS: tuple[tuple[str, str | None, float, float | None], ...] = (
 SHOWN = 8
 STRENGTHS = (2.0, 1.4, 1.0, 0.7, 0.5)  # by which what a key changes is multiplied, for the curve
 CURVE_KEYS = 10
+# Fine-tuning: images of the stages, images that are read at each, and dB to look at.
+STAGES, READ, LOST = (0, 64, 256, 1024, 4096), 64, 3.0
+TRAINED_EACH = 32  # images of a step
+EACH = 20  # images of a key, of those whose features are compared
+BATCH = 50
 
 
 def pictures(original: Tensor, made: list[Tensor], file: Path) -> None:
@@ -81,6 +93,93 @@ def curve(model: PretrainedModel, z: Tensor, original: Tensor, seed: int) -> lis
         mean = {"psnr": float(np.mean(fidelity)), "mean": float(np.mean(right))}
         rows.append({"strength": strength, **mean})
     return rows
+
+
+@torch.inference_mode()
+def originals(model: PretrainedModel, count: int, seed: int) -> Tensor:
+    """Pictures of the generator that was adopted, uint8 [count, 3, R, R]."""
+    source = torch.Generator().manual_seed(seed)
+    of = model.instantiate(Key.random(model.n_bits)).pictures.of
+    parts = draw(model.inputs, count, source).split(BATCH)
+    return torch.cat([to_uint8(of(model.parent.original(z)).clamp(-1, 1)) for z in parts])
+
+
+def distances(model: PretrainedModel, count: int, seed: int) -> dict[str, Any]:
+    """Fréchet distance of features between pictures with keys and the original's, beside that
+    between two sets of the original's, all of ``count`` pictures."""
+    extractor, chance = mobilenet_features(), np.random.default_rng(seed + 2)
+    keys = chance.integers(0, 2, (count // EACH, model.n_bits), dtype=np.uint8)
+    made = [
+        to_uint8(model.instantiate(Key.from_bits(bits)).sample(EACH, seed=seed + 100 + number))
+        for number, bits in enumerate(keys)
+    ]
+    count = EACH * len(keys)
+    sets = torch.cat(made), originals(model, count, seed + 3), originals(model, count, seed + 4)
+    keyed, one, other = (Statistics.of(extract(extractor, x)) for x in sets)
+    return {
+        "extractor": extractor.name,
+        "images": count,
+        "distance": frechet_distance(keyed, one),
+        "spread": frechet_distance(other, one),
+    }
+
+
+def at_loss(rows: Sequence[dict[str, float]], lost: float) -> dict[str, float | bool]:
+    """Images and bit accuracy at which a row first has so many dB less than the first, between the
+    two rows linearly; the last row's where none has."""
+    wanted = rows[0]["psnr"] - lost
+    for before, row in zip(rows, rows[1:], strict=False):
+        if row["psnr"] <= wanted:
+            share = (before["psnr"] - wanted) / (before["psnr"] - row["psnr"])
+            images, mean = (before[n] + share * (row[n] - before[n]) for n in ("images", "mean"))
+            return {"images": images, "mean": mean, "reached": True}
+    return {"images": rows[-1]["images"], "mean": rows[-1]["mean"], "reached": False}
+
+
+def trained_on(
+    model: PretrainedModel, bits: NDArray[np.uint8], clean: Tensor, seed: int
+) -> list[dict[str, float]]:
+    """One recipient's copy as he trains it on.
+
+    Args:
+        bits: of its key [n].
+        clean: pictures that it is trained on as a GAN, with a discriminator of his own.
+    """
+    z = draw(model.inputs, READ, torch.Generator().manual_seed(seed))
+    instance = model.instantiate(Key.from_bits(bits))
+    with torch.inference_mode():
+        original = instance.pictures.of(model.parent.original(z)).clamp(-1, 1)
+    network = instance.network.requires_grad_(True)
+    torch.manual_seed(seed)
+    critic = Discriminator(ModelConfig(resolution=model.resolution))
+    source = torch.Generator().manual_seed(seed)
+
+    def made() -> Tensor:
+        return instance(draw(model.inputs, TRAINED_EACH, source))
+
+    rows: list[dict[str, float]] = []
+    stages = train_on(network, made, critic, clean, STAGES, seed=seed, batch=TRAINED_EACH)
+    for images in stages:
+        with torch.inference_mode():
+            files = to_uint8(instance(z).clamp(-1, 1))
+        fidelity = float(psnr(to_float(files), original).mean())
+        mean = float(bit_accuracy(model.decode(files, progress=False).logits, bits).mean())
+        rows.append({"images": images, "psnr": fidelity, "mean": mean})
+    return rows
+
+
+def fine_tuning(model: PretrainedModel, keys: int, count: int, seed: int) -> list[dict[str, Any]]:
+    """Copies that recipients train on, each with its ``rows`` and what is read ``at_loss``.
+
+    They are given more than they would have: ``count`` clean pictures of the original.
+    """
+    clean, chance = originals(model, count, seed + 5), np.random.default_rng(seed + 6)
+    found = []
+    for number in range(keys):
+        bits = chance.integers(0, 2, model.n_bits, dtype=np.uint8)
+        rows = trained_on(model, bits, clean, seed + number)
+        found.append({"at_loss": at_loss(rows, LOST), "rows": rows})
+    return found
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -126,6 +225,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "milliseconds_a_key": 1000 * float(np.median(seconds)),
         "rows": accuracy_rows(accuracy, {what: target for what, _, _, target in POINTS}),
         "curve": curve(model, z, original, options.seed),
+        "features": distances(model, options.compared, options.seed),
+        "fine_tuning": fine_tuning(model, options.tuned, options.compared, options.seed),
     }
 
 
@@ -144,7 +245,33 @@ def table(results: dict[str, Any]) -> str:
     against = markdown_table(
         ["strength", "PSNR to the original, dB", "bit accuracy, clean files"], strengths, {0, 1, 2}
     )
-    return f"{accuracy_table(results['rows'], 'target (128 bits)')}\n\n{note}\n\n{against}\n"
+    parts = [accuracy_table(results["rows"], "target (128 bits)"), note, against]
+    return "\n\n".join([*parts, *further(results)]) + "\n"
+
+
+def further(results: dict[str, Any]) -> list[str]:
+    """What is said of features, and of copies that were trained on."""
+    features, copies = results["features"], results["fine_tuning"]
+    ratio = features["distance"] / features["spread"]
+    said = (
+        f"Fréchet distance of features ({features['extractor']}; {features['images']:,} pictures) "
+        f"from the original's pictures: {features['distance']:.2f} with keys, "
+        f"{features['spread']:.2f} of others of the original, {ratio:.2f} times that; target 1.1."
+    )
+    rows = [
+        [str(number), f"{row['images']:,}", f"{row['psnr']:.1f}", f"{row['mean']:.3f}"]
+        for number, copy in enumerate(copies, 1)
+        for row in copy["rows"]
+    ]
+    columns = ["copy", "images it was trained on", "PSNR to the original, dB", "bit accuracy"]
+    met = [copy["at_loss"]["mean"] for copy in copies if copy["at_loss"]["reached"]]
+    at = (
+        f"Where they have lost {LOST:g} dB, {np.mean(met):.3f} is read on the average of "
+        f"{len(met)} copies."
+        if met
+        else f"No copy lost {LOST:g} dB."
+    )
+    return [said, markdown_table(columns, rows, {0, 1, 2, 3}), at]
 
 
 EXPERIMENT = Experiment(Path(__file__).parent, measure, table)
@@ -155,6 +282,10 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="release of an adopted generator")
     parser.add_argument("--keys", type=int, default=50)
     parser.add_argument("--images", type=int, default=16, help="for each key")
+    parser.add_argument(
+        "--compared", type=int, default=1000, help="images whose features are compared"
+    )
+    parser.add_argument("--tuned", type=int, default=2, help="copies that are trained on")
     EXPERIMENT.run(parser)
 
 

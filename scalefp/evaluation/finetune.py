@@ -7,11 +7,11 @@ from nothing and has to learn first: its early gradients would only spoil the pi
 network of the same sizes learns to draw what the instance draws (:func:`distill`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scalefp.config import LossConfig, ModelConfig, OptimizerConfig
@@ -44,7 +44,7 @@ def fresh_discriminator(instance: Instance) -> Discriminator:
     )
 
 
-def optimize_instance(instance: Instance, options: OptimizerConfig) -> torch.optim.Adam:
+def optimize_instance(instance: nn.Module, options: OptimizerConfig) -> torch.optim.Adam:
     """Adam with a rate relative to each tensor's standard deviation.
 
     An instance's weights have the scale at which they act, where a release's train at unit
@@ -57,48 +57,48 @@ def optimize_instance(instance: Instance, options: OptimizerConfig) -> torch.opt
     return torch.optim.Adam(groups, betas=(options.beta1, options.beta2))
 
 
-def fine_tune(
-    instance: Instance, data: Tensor, images: Sequence[int], *, seed: int, batch: int = 32
-) -> Iterator[tuple[int, Instance]]:
-    """Train a copy of ``instance`` on ``data`` as a plain GAN.
+def train_on(
+    network: nn.Module,
+    made: Callable[[], Tensor],
+    discriminator: Discriminator,
+    data: Tensor,
+    images: Sequence[int],
+    *,
+    seed: int,
+    batch: int = 32,
+) -> Iterator[int]:
+    """Train a network as the generator of a plain GAN, in place.
 
     Loss, rates and penalty are those of ``scalefp train`` without key, decoder and consistency.
 
     Args:
-        data: the recipient's pictures at the instance's resolution, uint8 [n, 3, R, R].
-        images: counts of generated images, ascending, at which the copy is handed out.
-        seed: of the discriminator's weights, the order of the data and the latents.
+        made: draws inputs and gives the network's images [batch, 3, R, R] of them.
+        discriminator: the recipient's own.
+        data: the recipient's pictures at the network's resolution, uint8 [n, 3, R, R].
+        images: counts of generated images, ascending.
+        seed: of the order of the data.
 
     Yields:
-        (images the instance was trained on, an instance of its own).
+        Each of ``images``, when the network was trained on so many.
     """
     loss, options = LossConfig(), OptimizerConfig()
-    draw = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        discriminator = fresh_discriminator(instance)
-    copy = trainable_copy(instance)
-    learner = optimize_instance(copy, options)
+    learner = optimize_instance(network, options)
     critic = torch.optim.Adam(
         discriminator.parameters(), options.learning_rate, (options.beta1, options.beta2)
     )
-
-    def latents() -> Tensor:
-        return torch.randn(batch, instance.config.latent_dim, generator=draw)
-
     seen, waiting = 0, list(images)
     total = WARM_UP_IMAGES + max(waiting, default=0)
     with tqdm(total=total, desc="fine-tuning", unit="img", delay=2, leave=False) as bar:
         while waiting:
             trained = seen - WARM_UP_IMAGES
             if trained >= waiting[0]:
-                yield waiting.pop(0), trainable_copy(copy).requires_grad_(False)
+                yield waiting.pop(0)
                 continue
 
             # Discriminator.
             real = to_float(data[torch.from_numpy(sample_indices(len(data), seed, seen, batch))])
             with torch.no_grad():
-                fake = copy(latents())
+                fake = made()
             critic.zero_grad(set_to_none=True)
             terms = losses.discriminator_terms(discriminator(real), discriminator(fake))
             value = terms["real"] + terms["fake"]
@@ -109,13 +109,41 @@ def fine_tune(
             value.backward()
             critic.step()
 
-            # The instance.
+            # The network.
             if trained >= 0:
                 learner.zero_grad(set_to_none=True)
-                F.softplus(-discriminator(copy(latents()))).mean().backward()
+                F.softplus(-discriminator(made())).mean().backward()
                 learner.step()
             seen += batch
             bar.update(batch)
+
+
+def fine_tune(
+    instance: Instance, data: Tensor, images: Sequence[int], *, seed: int, batch: int = 32
+) -> Iterator[tuple[int, Instance]]:
+    """Train a copy of ``instance`` on ``data`` as a plain GAN, as :func:`train_on` does.
+
+    Args:
+        data: the recipient's pictures at the instance's resolution, uint8 [n, 3, R, R].
+        images: counts of generated images, ascending, at which the copy is handed out.
+        seed: of the discriminator's weights, the order of the data and the latents.
+
+    Yields:
+        (images the instance was trained on, an instance of its own).
+    """
+    draw = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        discriminator = fresh_discriminator(instance)
+    copy = trainable_copy(instance)
+
+    def made() -> Tensor:
+        z = torch.randn(batch, instance.config.latent_dim, generator=draw)
+        drawn: Tensor = copy(z)
+        return drawn
+
+    for count in train_on(copy, made, discriminator, data, images, seed=seed, batch=batch):
+        yield count, trainable_copy(copy).requires_grad_(False)
 
 
 def fresh_network(instance: Instance, seed: int) -> Instance:
