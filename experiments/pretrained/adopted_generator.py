@@ -51,7 +51,7 @@ SHOWN = 8
 STRENGTHS = (2.0, 1.4, 1.0, 0.7, 0.5)  # by which what a key changes is multiplied, for the curve
 CURVE_KEYS = 10
 # Fine-tuning: images of the stages, images that are read at each, and dB to look at.
-STAGES, READ, LOST = (0, 64, 256, 1024, 4096), 64, 3.0
+STAGES, READ, LOST = (0, 64, 256, 1024), 64, 3.0
 TRAINED_EACH = 32  # images of a step
 EACH = 20  # images of a key, of those whose features are compared
 BATCH = 50
@@ -283,9 +283,9 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=50)
     parser.add_argument("--images", type=int, default=16, help="for each key")
     parser.add_argument(
-        "--compared", type=int, default=1000, help="images whose features are compared"
+        "--compared", type=int, default=600, help="images whose features are compared"
     )
-    parser.add_argument("--tuned", type=int, default=2, help="copies that are trained on")
+    parser.add_argument("--tuned", type=int, default=1, help="copies that are trained on")
     EXPERIMENT.run(parser)
 
 

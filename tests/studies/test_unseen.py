@@ -58,7 +58,7 @@ def test_the_keys_of_a_training_are_those_that_it_drew(
 
 def test_evidence_is_a_bit_for_each_that_is_surely_read(monkeypatch: pytest.MonkeyPatch) -> None:
     every = torch.tensor([[n >> bit & 1 for bit in range(N_BITS)] for n in range(2**N_BITS)])
-    monkeypatch.setattr(unseen, "read_release", lambda path: Memory(every))
+    monkeypatch.setattr(unseen, "load_generating", lambda path: Memory(every))
     figures = unseen.measure_unseen(Path("release"), 0)
     assert figures["unseen_bit_accuracy"] == 1
     assert figures["unseen_evidence"] == pytest.approx(N_BITS)
