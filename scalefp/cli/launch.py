@@ -196,7 +196,7 @@ def run_sweep(app: Application, hydra: Hydra, overrides: list[str]) -> int:
             )
             sweeper.sweep(list(config.hydra.overrides.task))
     if about(folder).question:
-        write_report(folder, make_report(folder))
+        write_report(folder, make_report(folder), folder)
         print(f"report in {folder / PAGE}", file=sys.stderr)
     callbacks.on_multirun_end(config=config, config_name=app.config_name)
     if not failures.exists():

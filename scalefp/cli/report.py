@@ -49,7 +49,7 @@ def run_report(args: argparse.Namespace) -> int:
         report = make_report(folder, args.metric)
         if report != shown:
             shown = report
-            files = write_report(out, report)
+            files = write_report(out, report, folder)
             if args.json:
                 write(json.dumps(report, indent=1) + "\n")
             else:

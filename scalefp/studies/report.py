@@ -18,10 +18,12 @@ from scalefp.experiment import (
 from scalefp.files import atomic_path, counted
 from scalefp.studies.gather import FAILED, FINISHED, UNFINISHED, StudyJob, about, at_work, gather
 from scalefp.studies.metrics import meaning
+from scalefp.studies.pictures import newest_grid, sheet
 from scalefp.studies.plot import plot
 from scalefp.studies.table import SEED, as_text, chosen_metrics, make_rows, value_of, varied
 
 PAGE, TABLE, DATA, PLOT = "report.md", "report.csv", "report.json", "report.png"
+PICTURES = "pictures.png"
 Report = dict[str, Any]
 
 
@@ -36,10 +38,10 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
         ``folder``, ``question``, ``jobs`` (number in each state), ``running``, ``versions``
         (version of the code -> jobs), ``metrics``, ``settings`` (names of what was varied),
         ``rows`` (``setting``, ``states``, ``seeds``, ``figures``: metric -> ``mean``, ``ci95``,
-        ``jobs``), ``finished`` (``job``, ``setting``, ``seed``, ``figures``, all of them, and
-        ``environment``), ``options`` (those that all jobs share, by dotted name), ``failed``
-        (``job``, ``error``), ``repeated`` (rows with one seed twice) and ``published`` (metric ->
-        figures).
+        ``jobs``), ``finished`` (``job``, ``setting``, ``seed``, ``figures``, all of them,
+        ``environment``, and ``pictures``, a file in its folder), ``options`` (those that all jobs
+        share, by dotted name), ``failed`` (``job``, ``error``), ``repeated`` (rows with one seed
+        twice) and ``published`` (metric -> figures).
 
     Raises:
         UserError: no jobs there, or no such metric.
@@ -57,7 +59,7 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
         "metrics": metrics,
         "settings": settings,
         "rows": [asdict(row) for row in rows],
-        "finished": [_of_job(job, settings) for job in jobs if job.state == FINISHED],
+        "finished": [_of_job(folder, job, settings) for job in jobs if job.state == FINISHED],
         "options": _shared(jobs),
         "failed": [{"job": j.name, "error": j.error} for j in jobs if j.state == FAILED],
         "repeated": sum(len(set(row.seeds)) < len(row.seeds) for row in rows),
@@ -69,13 +71,14 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
     }
 
 
-def _of_job(job: StudyJob, settings: Sequence[str]) -> dict[str, Any]:
+def _of_job(root: Path, job: StudyJob, settings: Sequence[str]) -> dict[str, Any]:
     return {
         "job": job.name,
         "setting": {name: value_of(job, name) for name in settings},
         "seed": job.options.get(SEED),
         "figures": dict(job.figures),
         "environment": dict(job.environment),
+        "pictures": newest_grid(root / job.name),
     }
 
 
@@ -213,16 +216,26 @@ def table(report: Report) -> str:
     return csv_table(head, lines)
 
 
-def write_report(folder: Path, report: Report) -> list[str]:
+def write_report(folder: Path, report: Report, sweep: Path | None = None) -> list[str]:
     """Write a report into a folder; the names of its files.
+
+    Args:
+        sweep: where its jobs lie, for their pictures; None = there are none, or they are in
+            ``folder`` already.
 
     Raises:
         UserError: they cannot be written.
     """
     figure = plot(report) if has_matplotlib() else None
+    pictures = sheet(sweep, report) if sweep else None
     write_json(folder / DATA, report)
     with atomic_path(folder / TABLE) as temporary:
         temporary.write_text(table(report), encoding="utf-8")
     text = page(report) + (f"\n![{', '.join(report['metrics'])}]({PLOT})\n" if figure else "")
+    if any(job["pictures"] for job in report["finished"]):
+        text += f"\n![The same latents under one key, a row for each setting]({PICTURES})\n"
+    if pictures:
+        with atomic_path(folder / PICTURES) as temporary:
+            pictures.save(temporary, format="PNG")
     write_page(folder / PAGE, text, {PLOT: figure} if figure else None)
-    return [PAGE, TABLE, DATA, *([PLOT] if figure else [])]
+    return [PAGE, TABLE, DATA, *([PLOT] if figure else []), *([PICTURES] if pictures else [])]

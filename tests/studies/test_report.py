@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from conftest import Run
 from scalefp.studies.report import make_report, page, table
@@ -85,10 +87,42 @@ def test_data_written_elsewhere_hold_every_job_and_what_all_have_in_common(
     assert report["finished"] == [
         {
             "job": name, "setting": {"keys": keys}, "seed": 0, "environment": ENVIRONMENT,
-            "figures": {"psnr": psnr, "unseen_bit_accuracy": accuracy},
+            "pictures": None, "figures": {"psnr": psnr, "unseen_bit_accuracy": accuracy},
         }
         for name, keys, psnr, accuracy in (("a", 10, 20.5, 0.5), ("b", None, 8.25, 1.0))
     ]  # fmt: skip
     # The page and the table are made of the data alone.
     assert (kept / "report.md").read_text().startswith(page(report))
     assert (kept / "report.csv").read_text() == table(report)
+
+
+def test_each_setting_shows_the_first_row_of_its_newest_pictures(run: Run, sweep: Path) -> None:
+    def write_grid(job: str, images: int, value: int) -> None:
+        (sweep / job / "grids").mkdir(exist_ok=True)
+        grid = np.full((4 * 66 + 2, 8 * 66 + 2, 3), 255, np.uint8)
+        for column in range(8):
+            grid[2:66, 2 + 66 * column : 66 + 66 * column] = value + column
+        Image.fromarray(grid).save(sweep / job / "grids" / f"latents-{images:09d}.png")
+
+    write_grid("a", 100, 10)
+    write_grid("a", 2000, 50)
+    write_grid("b", 100, 90)
+    assert run("report", sweep, "--out", "kept").code == 0
+    report = json.loads(Path("kept/report.json").read_text())
+    assert [job["pictures"] for job in report["finished"]] == [
+        "grids/latents-000002000.png", "grids/latents-000000100.png",
+    ]  # fmt: skip
+    shown = np.asarray(Image.open("kept/pictures.png"))
+    left, height = shown.shape[1] - (8 * 66 + 2), 68
+    assert shown.shape[0] == 2 * height
+    for row, value in enumerate((50, 90)):
+        for column in range(8):
+            picture = shown[row * height + 2 : (row + 1) * height, left + 2 + 66 * column :]
+            assert (picture[:64, :64] == value + column).all()
+    assert (shown[:, :left] < 128).any()  # the settings
+    assert "(pictures.png)" in Path("kept/report.md").read_text()
+
+    # A damaged file costs its row, not the report.
+    (sweep / "a" / "grids" / "latents-000002000.png").write_bytes(b"no picture")
+    assert run("report", sweep, "--out", "kept").code == 0
+    assert Image.open("kept/pictures.png").height == height
