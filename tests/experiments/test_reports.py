@@ -29,6 +29,7 @@ REPORTS = {
     "fidelity": ROOT / "fidelity",
     "flatten": ROOT / "flattening",
     "generator_tampering": ARTIFICIAL / "tampering",
+    "generator_secrecy": ROOT / "secrecy",
     "key_geometry": ROOT / "key-geometry",
     "lift": ROOT / "lifting",
     "load": ROOT / "service",

@@ -1,0 +1,162 @@
+"""Can an adversary tell an instance's images from those of the generator without a key?
+
+    scalefp train experiment=tiny name=owner seed=0
+    scalefp train experiment=tiny name=shadow seed=1
+    python experiments/secrecy/generator_secrecy.py --model runs/owner/release.safetensors \
+      --shadow runs/shadow/release.safetensors --name tiny
+
+- shadow: he trained the method himself (same code and data, other seed), and learns from what his
+  own release draws with and without keys;
+- informed: he has images of the owner's plain generator, and of eight other instances;
+- the key: he has images of the plain generator, and of the very instance that he is to find.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import scalefp
+from generator_secrecy_report import plots, report
+from parties import COPIES, THREATS, VICTIMS, Party, Scene
+from scalefp.attribution.evidence import log_p_soft
+from scalefp.data.images import save_png, to_pil
+from scalefp.detection.adversary import DETECTORS, Training, learn
+from scalefp.detection.scores import accuracy_figures, summed
+from scalefp.errors import UserError
+from scalefp.evaluation.sheets import sheet
+from scalefp.experiment import Experiment, Parts, content_digest
+
+TOGETHER = (1, 4, 16, 64)  # images of one source that are judged together
+POOLED = 16  # images that the owner reads together
+ISSUED, FPR = 1_000_000, 1e-6  # keys among which he names one, and how surely
+FULL = 1.0  # as strong as the release was trained to write
+SHOWN = 8
+
+
+def judged(scene: Scene, threat: str, count: int, name: str, training: Training) -> dict[str, Any]:
+    """What one detector of one adversary reaches."""
+    detect, validation = learn(name, scene.examples(threat, count), training)
+    clean, marked = (detect(images) for images in scene.tested(threat))
+    return {
+        "validation": validation,
+        **accuracy_figures(clean, marked),
+        "together": {str(m): summed(clean, marked, m) for m in TOGETHER},
+    }
+
+
+def draw_sheet(plain: Party, strengths: list[float], path: Path) -> None:
+    """The same latents without a key, with one at each strength, and the difference at the full."""
+    latents = plain.latents(SHOWN, 9)
+    rows = {"without a key": plain.plain(latents)}
+    for strength in strengths:
+        party = Party(plain.model, plain.seed, strength)
+        rows[f"strength {strength:g}"] = party.fingerprinted(latents, party.keys(1, 0))
+    first, *_, marked = rows["without a key"], rows[f"strength {strengths[0]:g}"]
+    change = (128 + 5 * (marked.int() - first.int())).clamp(0, 255).to(first.dtype)
+    rows["difference x 5"] = change
+    save_png(path, sheet({title: [("", p) for p in to_pil(x)] for title, x in rows.items()}))
+
+
+def reading(scene: Scene) -> dict[str, float]:
+    """What the owner reads from the same images, one by one, and how far they are from plain."""
+    found = scene.owner.model.decode(scene.marked, search=False, progress=False)
+    bits = np.repeat([key.bits for key in scene.victims], len(found) // VICTIMS, axis=0)
+    plain = scene.owner.plain(scene.owner.latents(scene.images, 1))
+    error = (plain.double() - scene.marked.double()).square().mean()
+    named = log_p_soft(found.logits, bits) + np.log(ISSUED) <= np.log(FPR)
+    pooled = found.logits.reshape(-1, POOLED, bits.shape[1]).sum(axis=1)
+    together = log_p_soft(pooled, bits[::POOLED]) + np.log(ISSUED) <= np.log(FPR)
+    return {
+        "bit_accuracy": float((found.bits == bits).mean()),
+        "named": float(named.mean()),
+        "named_together": float(together.mean()),
+        "psnr": float(10 * (255**2 / error).log10()),
+    }
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one release."""
+    for option in ("images", "examples"):
+        values = getattr(options, option)
+        for value in values if isinstance(values, list) else [values]:
+            if value % COPIES or value < 2 * COPIES:
+                raise UserError(f"--{option} must be multiples of {COPIES} from {2 * COPIES} up")
+    model: Any = scalefp.load(options.model)
+    shadow: Any = None if options.shadow is None else scalefp.load(options.shadow)
+    if shadow is not None and shadow.config.resolution != model.config.resolution:
+        raise UserError("--shadow draws images of another resolution: train one of the owner's")
+    training = Training(
+        images=options.training_images, carriers=model.config.n_bits, seed=options.seed
+    )
+    settings = {n: getattr(options, n) for n in ("images", "training_images", "seed")}
+    settings |= {n: content_digest(getattr(options, n)) for n in ("model", "shadow")}
+    parts = Parts(options.parts and options.parts / options.name, settings)
+    rows: list[dict[str, Any]] = []
+    readings = []
+    for strength in options.strengths:
+        scene = Scene(model, shadow, images=options.images, seed=options.seed, strength=strength)
+        name = "" if strength == FULL else f" at {strength:g}"
+        work = {}
+        for case in cases(options, strength):
+            threat, count, detector = case
+            part = partial(judged, scene, threat, count, detector, training)
+            work[" ".join(map(str, case)) + name] = (case, part)
+        found = parts.measure({title: part for title, (_, part) in work.items()}, "secrecy" + name)
+        readings.append({"strength": strength, **reading(scene)})
+        for title, (case, _) in work.items():
+            fields = dict(zip(("threat", "examples", "detector"), case, strict=True))
+            rows.append({"strength": strength, **fields, **found[title]})
+    owner = Party(model, options.seed)
+    draw_sheet(owner, options.strengths, options.out / f"{options.name}-pictures.png")
+    return {
+        "digest": model.digest,
+        "resolution": model.config.resolution,
+        "n_bits": model.config.n_bits,
+        "seed": options.seed,
+        "images": options.images,
+        "training_images": options.training_images,
+        "readings": readings,
+        "rows": rows,
+    }
+
+
+def cases(options: argparse.Namespace, strength: float) -> Iterator[tuple[str, int, str]]:
+    """Adversary, examples and detector; weaker fingerprints meet most examples, and no network."""
+    full = strength == FULL
+    for threat in THREATS if options.shadow is not None else THREATS[1:]:
+        for count in options.examples if full and threat != "shadow" else options.examples[-1:]:
+            for detector in options.detectors:
+                if full or "network" not in detector:
+                    yield threat, count, detector
+
+
+EXPERIMENT = Experiment(Path(__file__).parent, measure, report, plots, named_by="model")
+
+
+def main() -> None:
+    parser = EXPERIMENT.parser(__doc__)
+    parser.add_argument("--model", default="emoji", help="the owner's: bundled name or path")
+    parser.add_argument("--shadow", help="the adversary's own; without it no shadow is measured")
+    parser.add_argument("--images", type=int, default=1024, help="of each class to be judged")
+    parser.add_argument(
+        "--examples", type=int, nargs="+", default=[16, 64, 1024], help="of each class, to learn"
+    )
+    parser.add_argument(
+        "--training-images", type=int, default=6400, help="that a network is trained on"
+    )
+    parser.add_argument(
+        "--strengths", type=float, nargs="+", default=[FULL], help="of the fingerprint, 1 = trained"
+    )
+    parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
+    parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
+    EXPERIMENT.run(parser)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The images of the owner and of his adversaries, as 8-bit files.
+
+The plain generator is the release with no key bit switched on: the same weights, maps and latents,
+and nothing written. What is told apart is the fingerprint, not two trainings.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scalefp.data.images import to_uint8
+from scalefp.detection.examples import Examples
+from scalefp.key import Key
+from scalefp.release.instance import instantiate
+from scalefp.release.model import Model
+
+THREATS = ("shadow", "informed", "the key")
+VICTIMS = 4  # instances in the test; of the very key there is one
+COPIES = 8  # other instances whose images the informed adversary has
+BATCH = 64
+
+
+class Party:
+    """A release, and what its plain generator and its instances draw.
+
+    Its fingerprints may be weaker than it was trained to write them: ``strength`` times what a key
+    changes in every layer. The plain generator stays the same.
+    """
+
+    def __init__(self, model: Model, seed: int, strength: float = 1.0) -> None:
+        self.model, self.seed = model, seed
+        self.generator = copy.deepcopy(model.generator)
+        self.generator.strengthen_key_(strength)
+
+    def draw(self, *which: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *which])
+
+    def keys(self, count: int, which: int) -> list[Key]:
+        n, draw = self.model.config.n_bits, self.draw(0, which)
+        return [Key.from_hex(draw.bytes(n // 8).hex(), n) for _ in range(count)]
+
+    def latents(self, count: int, which: int) -> Tensor:
+        shape = (count, self.model.config.latent_dim)
+        return torch.from_numpy(self.draw(1, which).standard_normal(shape, np.float32))
+
+    @torch.inference_mode()
+    def plain(self, latents: Tensor) -> Tensor:
+        """What the generator draws with no key bit switched on, uint8 [b, 3, R, R]."""
+        n = self.model.config.n_bits
+        off = torch.zeros(n)
+        images = [
+            to_uint8(self.generator(z, torch.zeros(len(z), n), off).clamp(-1, 1))
+            for z in latents.split(BATCH)
+        ]
+        return torch.cat(images)
+
+    @torch.inference_mode()
+    def fingerprinted(self, latents: Tensor, keys: list[Key]) -> Tensor:
+        """The same of instances, one part of the latents for each key, uint8 [b, 3, R, R]."""
+        images = []
+        for part, key in zip(latents.chunk(len(keys)), keys, strict=True):
+            instance = instantiate(self.generator, key)
+            images += [to_uint8(instance(z).clamp(-1, 1)) for z in part.split(BATCH)]
+        return torch.cat(images)
+
+
+class Scene:
+    """One owner, one adversary, and latents that no two sets of images share.
+
+    Attributes:
+        clean, marked: the test, uint8 [n, 3, R, R]: of the plain generator, and of each of
+            ``victims`` as many, one after the other.
+    """
+
+    def __init__(
+        self, owner: Model, shadow: Model | None, *, images: int, seed: int, strength: float = 1.0
+    ) -> None:
+        self.owner, self.images = Party(owner, seed, strength), images
+        self.shadow = None if shadow is None else Party(shadow, seed, strength)
+        self.victims = self.owner.keys(VICTIMS, 0)
+        self.clean = self.owner.plain(self.owner.latents(images, 0))
+        self.marked = self.owner.fingerprinted(self.owner.latents(images, 1), self.victims)
+
+    def examples(self, threat: str, count: int) -> Examples:
+        """So many images of each class, from which one adversary learns."""
+        party = self.shadow if threat == "shadow" else self.owner
+        assert party is not None
+        clean = party.latents(count, 2)
+        if threat == "the key":
+            marked = party.fingerprinted(party.latents(count, 3), self.victims[:1])
+            return Examples(party.plain(clean), marked, paired=False)
+        # In turn over the latents, so that any part of the examples shows all copies.
+        order = torch.arange(count).reshape(-1, COPIES).T.flatten()
+        marked = torch.empty_like(pictures := party.plain(clean))
+        marked[order] = party.fingerprinted(clean[order], party.keys(COPIES, 1))
+        return Examples(pictures, marked, paired=True)
+
+    def tested(self, threat: str) -> tuple[Tensor, Tensor]:
+        """Plain images and as many fingerprinted ones that this adversary has to judge."""
+        marked = self.marked.chunk(VICTIMS)[0] if threat == "the key" else self.marked
+        return self.clean[: len(marked)], marked
