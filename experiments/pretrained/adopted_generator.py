@@ -10,7 +10,8 @@ have to be where its release says, as in training.
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ POINTS: tuple[tuple[str, str | None, float, float | None], ...] = (
 SHOWN = 8
 STRENGTHS = (2.0, 1.4, 1.0, 0.7, 0.5)  # by which what a key changes is multiplied, for the curve
 CURVE_KEYS = 10
+COMPARED = (1.0, 0.5)  # of these, at which features are compared
 # Fine-tuning: images of the stages, images that are read at each, and dB to look at.
 STAGES, READ, LOST = (0, 64, 256, 1024), 64, 3.0
 TRAINED_EACH = 32  # images of a step
@@ -73,18 +75,28 @@ def perturbed(files: list[Image.Image], name: str | None, strength: float) -> li
     return [PERTURBATIONS[name].apply(file, strength, chance) for file in files]
 
 
+@contextmanager
+def strengthened(model: PretrainedModel, strength: float) -> Iterator[None]:
+    """What a key changes is so many times as strong meanwhile."""
+    layers = [part for part, _ in model.parent.layers()]
+    learned = [(part, part.deltas) for part in layers if part.deltas is not None]
+    for part, deltas in learned:
+        part.deltas = torch.nn.Parameter(deltas.detach() * strength, requires_grad=False)
+    try:
+        yield
+    finally:
+        for part, deltas in learned:
+            part.deltas = deltas
+
+
 def curve(model: PretrainedModel, z: Tensor, original: Tensor, seed: int) -> list[dict[str, Any]]:
     """Bit accuracy of clean files against fidelity, with what a key changes stronger and weaker."""
-    keyed = [part for part, _ in model.parent.layers() if part.deltas is not None]
-    learned = [part.deltas.clone() for part in keyed if part.deltas is not None]
     chance = np.random.default_rng(seed + 1)
     keys = chance.integers(0, 2, (CURVE_KEYS, model.n_bits), dtype=np.uint8)
     rows = []
     for strength in STRENGTHS:
         right, fidelity = [], []
-        with torch.inference_mode():
-            for part, deltas in zip(keyed, learned, strict=True):
-                part.deltas = torch.nn.Parameter(deltas * strength, requires_grad=False)
+        with torch.inference_mode(), strengthened(model, strength):
             for bits in keys:
                 made = to_uint8(model.instantiate(Key.from_bits(bits))(z).clamp(-1, 1))
                 fidelity += psnr(to_float(made), original).tolist()
@@ -106,22 +118,25 @@ def originals(model: PretrainedModel, count: int, seed: int) -> Tensor:
 
 def distances(model: PretrainedModel, count: int, seed: int) -> dict[str, Any]:
     """Fréchet distance of features between pictures with keys and the original's, beside that
-    between two sets of the original's, all of ``count`` pictures."""
+    between two sets of the original's (``spread``), all of ``count`` pictures."""
     extractor, chance = mobilenet_features(), np.random.default_rng(seed + 2)
     keys = chance.integers(0, 2, (count // EACH, model.n_bits), dtype=np.uint8)
-    made = [
-        to_uint8(model.instantiate(Key.from_bits(bits)).sample(EACH, seed=seed + 100 + number))
-        for number, bits in enumerate(keys)
-    ]
     count = EACH * len(keys)
-    sets = torch.cat(made), originals(model, count, seed + 3), originals(model, count, seed + 4)
-    keyed, one, other = (Statistics.of(extract(extractor, x)) for x in sets)
-    return {
-        "extractor": extractor.name,
-        "images": count,
-        "distance": frechet_distance(keyed, one),
-        "spread": frechet_distance(other, one),
-    }
+
+    def statistics(images: Tensor) -> Statistics:
+        return Statistics.of(extract(extractor, images))
+
+    reference = statistics(originals(model, count, seed + 3))
+    spread = frechet_distance(statistics(originals(model, count, seed + 4)), reference)
+    found = {}
+    for strength in COMPARED:
+        with strengthened(model, strength):
+            made = [
+                to_uint8(model.instantiate(Key.from_bits(bits)).sample(EACH, seed=seed + number))
+                for number, bits in enumerate(keys, 100)
+            ]
+        found[f"{strength:g}"] = frechet_distance(statistics(torch.cat(made)), reference)
+    return {"extractor": extractor.name, "images": count, "spread": spread, "distance": found}
 
 
 def at_loss(rows: Sequence[dict[str, float]], lost: float) -> dict[str, float | bool]:
@@ -252,11 +267,15 @@ def table(results: dict[str, Any]) -> str:
 def further(results: dict[str, Any]) -> list[str]:
     """What is said of features, and of copies that were trained on."""
     features, copies = results["features"], results["fine_tuning"]
-    ratio = features["distance"] / features["spread"]
+    against = ", ".join(
+        f"{distance:.1f} ({distance / features['spread']:.2f} times that) with keys of strength "
+        f"{strength}"
+        for strength, distance in features["distance"].items()
+    )
     said = (
         f"Fréchet distance of features ({features['extractor']}; {features['images']:,} pictures) "
-        f"from the original's pictures: {features['distance']:.2f} with keys, "
-        f"{features['spread']:.2f} of others of the original, {ratio:.2f} times that; target 1.1."
+        f"from the original's pictures: {features['spread']:.1f} of others of the original, "
+        f"{against}; target 1.1 times."
     )
     rows = [
         [str(number), f"{row['images']:,}", f"{row['psnr']:.1f}", f"{row['mean']:.3f}"]
