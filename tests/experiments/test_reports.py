@@ -81,7 +81,7 @@ def test_evaluations_and_benchmarks_are_reported_as_they_lie_here() -> None:
         assert make(load_results(page.parent / "results.json")) == page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("study", ["capacity", "scalability"])
+@pytest.mark.parametrize("study", ["ablation", "capacity", "scalability"])
 def test_a_studys_page_and_table_are_made_of_the_jobs_beside_them(
     study: str, tmp_path: Path
 ) -> None:
