@@ -75,7 +75,7 @@ def main() -> None:
     parser = EXPERIMENT.parser(__doc__, seeded=False)
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--data", default="emoji64", help="real images: bundled, folder or zip")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, choices=COUNTS)
     parser.add_argument("--training", type=int, default=3000, help="images of all instances")
     parser.add_argument("--test", type=int, default=500, help="images of each kind, at least")
