@@ -29,6 +29,7 @@ from scalefp.metrics import (
 from scalefp.networks.perceptual import distances
 
 KID_SUBSETS, KID_SUBSET_SIZE = 50, 500
+DATA, ORIGINAL = "the data", "the original's"  # what instances' pictures should look like
 # Stands for the infinite PSNR of two equal images. One pixel value that differs by 1 gives 89 dB
 # at 64x64 and 101 dB at 256x256.
 MAX_PSNR = 100.0
@@ -108,8 +109,8 @@ def reference_pixels(samples: Samples, config: EvaluateConfig, count: int) -> tu
     original = getattr(samples.model, "original", None)
     if original is not None:
         seed = int(stream(config, "original").integers(2**31))
-        return "the original's", from_files(original.sample(count, seed=seed))
-    return config.data, data_pixels(config, count, samples.images.shape[-1])
+        return ORIGINAL, from_files(original.sample(count, seed=seed))
+    return DATA, data_pixels(config, count, samples.images.shape[-1])
 
 
 def measure_features(

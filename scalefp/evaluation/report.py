@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from scalefp.evaluation.plots import drawable
+from scalefp.evaluation.quality import ORIGINAL
 from scalefp.evaluation.tamper import TAMPERINGS
 from scalefp.evaluation.targets import LOSS
 from scalefp.experiment import markdown_table, write_json, write_page
@@ -114,9 +115,9 @@ def _features_table(features: Mapping[str, Any]) -> str:
 
 def _against(features: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """What the features of instances' pictures are compared with, as a sentence has it."""
-    if features.get("against", config["data"]) == config["data"]:
-        return f"`{config['data']}`"
-    return "the original generator's pictures, which stand for the data"
+    if features.get("against") == ORIGINAL:
+        return "the original generator's pictures, which stand for the data"
+    return f"`{config['data']}`"
 
 
 def _unrelated_table(unrelated: Mapping[str, Any]) -> str:
