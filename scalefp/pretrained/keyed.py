@@ -52,6 +52,8 @@ def apply_weights(layer: Layer, x: Tensor, weights: Tensor) -> Tensor:
         out = layer._conv_forward(x[None], weight, None)[0]
         return out
 
+    if len(weights) == 1:  # as the inversion of one picture asks for, again and again
+        return one(x[0], weights[0])[None]
     out: Tensor = torch.vmap(one)(x, weights)
     return out
 
@@ -75,12 +77,19 @@ class KeyedLayer(nn.Module):
     Input channels are scaled by 1 + a linear function of the key's signs, and output channels by
     the factor that keeps the norm of their weights (demodulation, Karras et al. 2020, eq. 3, with
     the layer's own norm in place of 1). Where the layer has a bias, it is shifted by a linear
-    function of the signs. With ``deltas`` the weights get a sum of learned tensors, one for each
-    bit and with its sign. Signs of 0 change nothing at all.
+    function of the signs. With ``deltas`` the weights get a sum of tensors, one for each bit and
+    with its sign; ``factored``, each is the product of a vector over the outputs and one over all
+    else, which takes a hundredth of the memory. Signs of 0 change nothing at all.
     """
 
     def __init__(
-        self, layer: Layer, n_bits: int, *, key_gain: float, delta_gain: float | None
+        self,
+        layer: Layer,
+        n_bits: int,
+        *,
+        key_gain: float,
+        delta_gain: float | None,
+        factored: bool = False,
     ) -> None:
         super().__init__()
         groups, inputs, outputs = channels(layer)
@@ -90,8 +99,13 @@ class KeyedLayer(nn.Module):
         if layer.bias is not None:
             self.shift_change = Linear(n_bits, outputs, bias=False)
         self.deltas: nn.Parameter | None = None
-        if delta_gain is not None:
-            self.deltas = nn.Parameter(torch.randn(n_bits, *layer.weight.shape))
+        self.factors: nn.ParameterList | None = None
+        shape = layer.weight.shape
+        if delta_gain is not None and factored:
+            sizes = (shape[0], shape[1:].numel())
+            self.factors = nn.ParameterList(torch.randn(n_bits, size) for size in sizes)
+        elif delta_gain is not None:
+            self.deltas = nn.Parameter(torch.randn(n_bits, *shape))
         weight = grouped(layer, layer.weight.detach()).float()
         self.delta_gain = (delta_gain or 0) * float(weight.std(unbiased=False)) / math.sqrt(n_bits)
         # The norm of the weights of each output channel: the unit of its shift.
@@ -114,11 +128,20 @@ class KeyedLayer(nn.Module):
         shifts: Tensor = self.shift_change(signs) * self.unit
         return shifts
 
+    @property
+    def changes_weights(self) -> bool:
+        """Whether the weights get a sum of tensors."""
+        return self.deltas is not None or self.factors is not None
+
     def changed(self, signs: Tensor, weight: Tensor) -> Tensor:
-        """Changes of a weight [...] by the sums of the learned tensors: [b, ...]."""
-        assert self.deltas is not None
-        changes: Tensor = self.delta_gain * (signs @ self.deltas.flatten(1))
-        return changes.view(-1, *weight.shape)
+        """Changes of a weight [...] by the sums of its tensors: [b, ...]."""
+        if self.factors is not None:
+            outputs, others = self.factors
+            changes = torch.einsum("bn,no,ni->boi", signs, outputs, others)
+        else:
+            assert self.deltas is not None
+            changes = signs @ self.deltas.flatten(1)
+        return (self.delta_gain * changes).view(-1, *weight.shape)
 
     def demodulation(self, layer: Layer, scales: Tensor) -> Tensor:
         """Factors of output channels [b, O] that keep the norms of their weights."""
@@ -144,7 +167,7 @@ class KeyedLayer(nn.Module):
         """The output of the layer, from its (scaled) input and what the layer makes of it."""
         factors = self.demodulation(layer, self.scales(signs))
         shifts = self.shifts(signs)
-        if self.deltas is not None:
+        if self.changes_weights:
             out = out + apply_weights(layer, x, self.changed(signs, layer.weight).to(x.dtype))
         if layer.bias is not None and shifts is not None:
             shifts = shifts + layer.bias * (1 - factors)  # the bias itself is not demodulated
@@ -156,7 +179,7 @@ class KeyedLayer(nn.Module):
         scales = self.scales(signs) + SMALLEST_SCALE
         factors = self.demodulation(layer, scales)
         weight = layer.weight.float()
-        if self.deltas is not None:
+        if self.changes_weights:
             weight = weight + self.changed(signs, weight)[0]
         weight = weight.clone()
         view = grouped(layer, weight)  # what is done to it is done to the weight

@@ -107,6 +107,7 @@ class Parent(nn.Module):
         key_gain: float,
         delta_gain: float,
         method: str,
+        factored: bool,
     ) -> None:
         super().__init__()
         self.n_bits, self.method = n_bits, method
@@ -121,6 +122,7 @@ class Parent(nn.Module):
                 n_bits,
                 key_gain=key_gain,
                 delta_gain=delta_gain if name in changed else None,
+                factored=factored,
             )
             for name in self.names
         )
@@ -220,6 +222,7 @@ def modulate(
     key_gain: float = 0.1,
     delta_gain: float = 1.0,
     method: str = "forward",
+    factored: bool = False,
 ) -> Parent:
     """Attach key modulation to any network, without touching it or its source.
 
@@ -231,6 +234,7 @@ def modulate(
             attention and whatever else is in it stay as they are.
         deltas: names of the layers whose weights also get a sum of learned tensors, one for each
             bit and with its sign. They need ``n_bits`` times the memory of the layers.
+        factored: these tensors are products of two vectors, and take little memory.
         key_gain: standard deviation of the scales before any training.
         delta_gain: that of the change of weights by ``deltas``, in units of the weights' own.
         method: of the network, what ``parent(*inputs, bits)`` calls, for example ``decode``.
@@ -243,4 +247,4 @@ def modulate(
     """
     if not 1 <= n_bits <= 512:
         raise UserError(f"n_bits must lie between 1 and 512, not {n_bits}")
-    return Parent(network, n_bits, layers, deltas, key_gain, delta_gain, method)
+    return Parent(network, n_bits, layers, deltas, key_gain, delta_gain, method, factored)
