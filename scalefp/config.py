@@ -286,6 +286,9 @@ class ModulationConfig:
     # Keys for each input. What comes before the first modulated layer is computed once for all.
     keys_each: int = within(1, 1, 1024)
     fitted_start: bool = True  # the decoder begins as the receiver that fits the original's images
+    # What reads: a decoder that is trained, or `inversion` of the generator, which takes none.
+    reader: str = one_of("decoder", "decoder", "inversion")
+    inversion_steps: int = within(20, 1, 10_000)  # in which a picture is read by inversion
 
     def check(self, batch: int) -> None:
         """Raise :class:`UserError` for options that cannot work."""

@@ -15,7 +15,7 @@ from scalefp.artificial.marker import Marker, read_marker
 from scalefp.errors import UserError
 from scalefp.pretrained.instance import PretrainedInstance, load_pretrained_instance
 from scalefp.pretrained.release import KIND as PRETRAINED
-from scalefp.pretrained.release import PretrainedModel, read_pretrained
+from scalefp.pretrained.release import InvertingModel, PretrainedModel, read_pretrained
 from scalefp.release.container import PRETRAINED_INSTANCE, kind_of
 from scalefp.release.instance import Instance
 from scalefp.release.instance import load_instance as load_own_instance
@@ -65,6 +65,21 @@ def load(name_or_path: str | Path) -> Model | PretrainedModel | Marker:
         PRETRAINED: read_pretrained,
     }
     return _warned(readers.get(kind_of(path) or "", read_release)(path), path)
+
+
+def load_serving(name_or_path: str | Path) -> Model | PretrainedModel | Marker:
+    """As :func:`load`, for what cannot let people wait for a minute.
+
+    Raises:
+        UserError: as :func:`load`, or it reads by inversion.
+    """
+    release = load(name_or_path)
+    if isinstance(release, InvertingModel):
+        raise UserError(
+            f"{name_or_path} reads by inversion, which takes about a minute a picture: "
+            "use `scalefp attribute` or `scalefp scan`"
+        )
+    return release
 
 
 def load_model(name_or_path: str | Path) -> Model:

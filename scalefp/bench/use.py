@@ -21,7 +21,7 @@ from scalefp.errors import UserError
 from scalefp.files import atomic_path
 from scalefp.loading import load_generating
 from scalefp.pretrained.instance import PretrainedInstance
-from scalefp.pretrained.release import PretrainedModel
+from scalefp.pretrained.release import InvertingModel, PretrainedModel
 from scalefp.release.instance import Instance
 from scalefp.release.model import Model
 
@@ -174,6 +174,11 @@ def clear_pictures(model: Model | PretrainedModel, count: int) -> Tensor:
 def measure_decode(release: str, threads: int, scratch: Path) -> list[Row]:
     """From pixels in memory, from files, and the wait for a single file."""
     model = load_generating(release)
+    if isinstance(model, InvertingModel):
+        side = model.resolution
+        unread = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+        (inverted,) = interleaved([lambda: model.decode(unread, progress=False)], 3, warm_up=1)
+        return [row(f"decode one picture of {side}x{side}", "ms", milliseconds(inverted))]
     pixels = clear_pictures(model, 32)
     images = pixels.float() / 127.5 - 1
     run_onnx = None

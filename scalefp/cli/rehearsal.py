@@ -10,6 +10,7 @@ from scalefp.cli.launch import Application, opened, own_folder, task_options
 from scalefp.cli.mistakes import explained
 from scalefp.cli.output import OK, write
 from scalefp.cli.overrides import literal
+from scalefp.errors import UserError
 from scalefp.training.distributed import World
 from scalefp.training.loop import Training
 from scalefp.training.rehearsal import STEPS, Rehearsal, rehearse
@@ -48,6 +49,10 @@ def show_rehearsal(
         config = hydra.compose_config(app.config_name, texts, run_mode=RunMode.RUN)
         options = task_options(config)
     if getattr(options, "generator", None):
+        if options.modulation.reader == "inversion":
+            raise UserError(
+                "modulation.reader=inversion trains nothing and takes minutes: leave --dry-run out"
+            )
         from scalefp.pretrained.train import AdoptedTraining
 
         kind = AdoptedTraining

@@ -168,7 +168,7 @@ def adopt(config: TrainConfig) -> Adopted:
     check_perceptual(adopted, adopted.images(some))
     stem = config.model.decoder_base // (min(config.model.decoder_resolution, side) // 2)
     fits = config.model.decoder_carriers and min(stem, config.model.decoder_max) >= FITTED_CHANNELS
-    if options.fitted_start and not fits:
+    if options.reader == "decoder" and options.fitted_start and not fits:
         raise UserError(
             f"modulation.fitted_start needs model.decoder_carriers and {FITTED_CHANNELS} channels "
             "in the decoder: raise model.decoder_base, or set modulation.fitted_start=false"

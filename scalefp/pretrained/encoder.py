@@ -3,6 +3,7 @@ it. Its weights, too, stay where they are; they are known by their digest."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,3 +115,25 @@ class PictureEncoder(nn.Module):
         bar = tqdm(batches, desc="encode", unit="batch", delay=SLOW, leave=False, disable=single)
         with theirs(f"{type(self.network).__name__} does not encode pictures of {width}x{height}"):
             return torch.cat([latents_of(encode(batch)) for batch in bar])
+
+
+def encoder_of(how: Mapping[str, Any], folder: Path | None = None) -> PictureEncoder:
+    """The encoder that the ``inputs`` of a release or an instance name.
+
+    Args:
+        folder: where its weights may lie if they are not where the file says.
+
+    Raises:
+        UserError: class or weights are missing, or it is not said how pictures are encoded.
+    """
+    try:
+        options, named = dict(how["encoder"]), str(how["encoder"]["weights"])
+        if folder is not None and not weights_path(named, "inputs.encoder").is_file():
+            beside = folder / Path(named).name
+            options["weights"] = str(beside) if beside.is_file() else named
+        more = {name: how[name] for name in ("method", "range", "digest") if name in how}
+        return PictureEncoder(options, **more)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("the file does not say how its pictures are encoded") from error

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scalefp.errors import UserError
-from scalefp.pretrained.encoder import PictureEncoder, continued, theirs
+from scalefp.pretrained.encoder import PictureEncoder, continued, encoder_of, theirs
 from scalefp.pretrained.exporting import export_instance
 from scalefp.pretrained.inputs import ENCODED, Inputs, handed_out
-from scalefp.pretrained.source import Pictures, load_into, make, weights_path
+from scalefp.pretrained.source import Pictures, load_into, make
 from scalefp.release.container import PRETRAINED_INSTANCE, load_tensors, save_tensors
 
 
@@ -84,18 +84,7 @@ class PretrainedInstance:
         """
         if not self.takes_pictures:
             raise UserError("this instance draws its inputs itself and takes no pictures")
-        how = self.origin["inputs"]
-        try:
-            options, named = dict(how["encoder"]), str(how["encoder"]["weights"])
-            if self.folder is not None and not weights_path(named, "inputs.encoder").is_file():
-                beside = self.folder / Path(named).name
-                options["weights"] = str(beside) if beside.is_file() else named
-            more = {name: how[name] for name in ("method", "range", "digest") if name in how}
-            return PictureEncoder(options, **more)
-        except UserError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError("the instance does not say how its pictures are encoded") from error
+        return encoder_of(self.origin["inputs"], self.folder)
 
     @cached_property
     def factor(self) -> int:

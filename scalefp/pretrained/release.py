@@ -1,7 +1,8 @@
 """The release of an adopted generator: what a key changes, and the decoder that reads it.
 
 The generator's own weights are not in it. It names their file and its digest, so what may not be
-passed on stays where it is; reading pictures takes nothing but the release.
+passed on stays where it is; reading pictures takes nothing but the release. Only one that reads by
+inversion has no decoder, and takes the generator and what encodes for it instead.
 """
 
 import hashlib
@@ -13,15 +14,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from scalefp.attribution.reading import Reading
 from scalefp.config import TrainConfig
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
+from scalefp.pretrained.encoder import encoder_of
 from scalefp.pretrained.inputs import Inputs, known_inputs
 from scalefp.pretrained.instance import PretrainedInstance
+from scalefp.pretrained.inversion import InversionSizes, Inverter, middle
 from scalefp.pretrained.modulation import Parent, modulate
-from scalefp.pretrained.source import check_digest, digest_of, load_network, make, weights_path
+from scalefp.pretrained.source import (
+    Pictures,
+    check_digest,
+    digest_of,
+    load_network,
+    make,
+    weights_path,
+)
 from scalefp.pretrained.state import ReaderSizes
 from scalefp.release.container import (
     check_strictly,
@@ -31,10 +43,13 @@ from scalefp.release.container import (
     shapes_of,
 )
 from scalefp.release.header import load_release_header
+from scalefp.release.inputs import Images
+from scalefp.release.inputs import Pictures as Shown
 from scalefp.release.reader import Reader
 
 KIND = "pretrained"
 DECODER, KEYED = "decoder.", "keyed."  # how names of tensors begin
+LARGEST = 512  # pixels a side that are inverted; the time goes with their number
 
 
 class PretrainedModel(Reader):
@@ -44,12 +59,12 @@ class PretrainedModel(Reader):
     use.
     """
 
-    config: ReaderSizes
+    config: ReaderSizes | InversionSizes
 
     def __init__(
         self,
-        config: ReaderSizes,
-        decoder: Decoder,
+        config: ReaderSizes | InversionSizes,
+        decoder: Decoder | None,
         keyed: dict[str, Tensor],
         origin: dict[str, Any],
         *,
@@ -74,6 +89,7 @@ class PretrainedModel(Reader):
         parent = modulate(
             load_network(options), self.config.n_bits, how["layers"], deltas=how["deltas"],
             key_gain=how["key_gain"], delta_gain=how["delta_gain"], method=how["method"],
+            factored=how.get("factored", False),
         )  # fmt: skip
         check_strictly(shapes_of(parent.keyed.state_dict()), shapes_of(self.keyed), "the release")
         parent.keyed.load_state_dict(self.keyed)
@@ -119,21 +135,91 @@ class PretrainedModel(Reader):
         return self.instantiate(key).sample(n, seed=seed)
 
 
+class InvertingModel(PretrainedModel):
+    """A release that reads by inversion (see inversion.py), pictures of any size.
+
+    It takes the generator and its encoder to read, and a minute a picture on one core of a CPU.
+    """
+
+    config: InversionSizes
+
+    @cached_property
+    def inverter(self) -> Inverter:
+        """What reads.
+
+        Raises:
+            UserError: class or weights of the generator or of its encoder are missing here.
+        """
+        low, high = self.origin["modulation"]["range"]
+        encoder = encoder_of(self.origin["inputs"])
+        # As convolutions on CPUs want it; the types of torch lack this form.
+        self.parent.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Inverter(self.parent, encoder, Pictures(low, high), self.config)
+
+    def reconstruct(self, pictures: Tensor) -> Tensor:
+        """Pictures [b, 3, H, W] in [-1, 1] as the generator without a key makes them again."""
+        plain = PretrainedInstance(self.parent.network, self.origin, self.resolution)
+        return plain.reconstruct(pictures)
+
+    @property
+    def searches(self) -> bool:
+        """Crops and turns are not tried."""
+        return False
+
+    def decode(
+        self, images: Images, *, batch_size: int = 32, search: bool = True, progress: bool = True
+    ) -> Reading:
+        """Read the fingerprint of images one after another, in their own size.
+
+        Of those with more than 512 pixels a side the middle is read.
+
+        Args:
+            images: one image or any number of them: paths, PIL images, 8-bit arrays and tensors
+                [3, H, W] or [H, W, 3] or batches of them; or floats in [-1, 1].
+            batch_size, search: as of other releases; they change nothing here.
+            progress: show a bar on standard error.
+
+        Returns:
+            Reading of b images; logits are the signs that were found.
+
+        Raises:
+            UserError: no image, one that cannot be read, or floats of another range; or as
+                :attr:`inverter`.
+        """
+        pictures, inverter = Shown(images, None), self.inverter
+        device = next(self.parent.network.parameters()).device
+        steps, hidden = len(pictures) * self.config.steps, not progress
+        with tqdm(total=steps, unit="step", desc="decode", leave=False, disable=hidden) as bar:
+            signs = [
+                inverter.signs(
+                    middle(picture, LARGEST, self.config.factor).to(device), lambda: bar.update()
+                )
+                for picture in pictures.batches(1)
+            ]
+        logits = torch.cat(signs).double().cpu().numpy()
+        return Reading(logits=logits, model_digest=self.digest)
+
+
 def save_pretrained(
     path: str | Path,
-    sizes: ReaderSizes,
+    sizes: ReaderSizes | InversionSizes,
     config: TrainConfig,
     parent: Parent,
-    decoder: Decoder,
+    decoder: Decoder | None,
     training: dict[str, Any],
 ) -> None:
     """Write a release file: both networks, and where the generator comes from. Atomic.
 
     Weights are kept in half precision, as those of every release.
+
+    Args:
+        decoder: None for one that reads by inversion.
     """
-    networks = nn.ModuleDict({"decoder": decoder, "keyed": parent.keyed})
+    networks = nn.ModuleDict({"keyed": parent.keyed})
+    if decoder is not None:
+        networks["decoder"] = decoder
     pairs = zip(parent.names, parent.layers(), strict=True)
-    deltas = [name for name, (keyed, _) in pairs if keyed.deltas is not None]
+    deltas = [name for name, (keyed, _) in pairs if keyed.changes_weights]
     origin = {
         "generator": config.generator,
         "inputs": known_inputs(config.inputs),
@@ -145,6 +231,7 @@ def save_pretrained(
             "delta_gain": config.modulation.delta_gain,
             "method": parent.method,
             "range": list(config.modulation.range),
+            "factored": config.modulation.reader == "inversion",
         },
     }
     shapes = {n: list(t.shape) for n, t in parent.keyed.state_dict().items()}
@@ -181,19 +268,33 @@ def read_pretrained(path: Path) -> PretrainedModel:
     Raises:
         UserError: missing, damaged, or of another kind.
     """
-    config, training = load_release_header(path, KIND, ReaderSizes)
     header = load_header(path, KIND)
+    sizes = header.get("model") if isinstance(header, dict) else None
+    if isinstance(sizes, dict) and "steps" in sizes:
+        return _read_inverting(path)
+    config, training = load_release_header(path, KIND, ReaderSizes)
     with torch.device("meta"):
         decoder = Decoder(config)
     shapes = {DECODER + n: tuple(t.shape) for n, t in decoder.state_dict().items()}
     shapes |= {KEYED + n: tuple(shape) for n, shape in _shapes(header, path).items()}
     weights = load_weights(path, shapes)
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
-
-    decoder.load_state_dict(part(DECODER), assign=True)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    decoder.load_state_dict(_part(weights, DECODER), assign=True)
+    keyed, digest = _part(weights, KEYED), hashlib.sha256(path.read_bytes()).hexdigest()
     return PretrainedModel(
-        config, decoder, part(KEYED), header["origin"], training=training, digest=digest
+        config, decoder, keyed, header["origin"], training=training, digest=digest
     )
+
+
+def _read_inverting(path: Path) -> InvertingModel:
+    """:func:`read_pretrained` of a release that reads by inversion."""
+    config, training = load_release_header(path, KIND, InversionSizes)
+    header = load_header(path, KIND)
+    shapes = {KEYED + n: tuple(shape) for n, shape in _shapes(header, path).items()}
+    keyed = _part(load_weights(path, shapes), KEYED)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return InvertingModel(config, None, keyed, header["origin"], training=training, digest=digest)
+
+
+def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names begin so, by what follows."""
+    return {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}

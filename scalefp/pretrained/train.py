@@ -10,6 +10,7 @@ from scalefp.config import TrainConfig
 from scalefp.data.images import to_uint8
 from scalefp.metrics import psnr_of
 from scalefp.pretrained.adopted import Adopted, adopt, draw
+from scalefp.pretrained.fitting import check_fitting, fit
 from scalefp.pretrained.modulation import Parent
 from scalefp.pretrained.release import save_pretrained
 from scalefp.pretrained.state import AdoptedState, ReaderSizes
@@ -83,10 +84,15 @@ class AdoptedTraining:
 def check(config: TrainConfig) -> None:
     """Raise UserError for all that can be known to be wrong before anything is written."""
     loop.check(config)
-    adopt(config)
+    check_fitting(config) if config.modulation.reader == "inversion" else adopt(config)
 
 
 def train(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
     """Train what keys change of a generator, and the decoder that reads them; see
-    :func:`scalefp.training.loop.run`. The pictures are those of :func:`picture_grids`."""
+    :func:`scalefp.training.loop.run`. The pictures are those of :func:`picture_grids`.
+
+    With ``modulation.reader=inversion`` nothing is trained, see fitting.py."""
+    if config.modulation.reader == "inversion":
+        loop.check(config)
+        return fit(config, run_dir)
     return loop.run(AdoptedTraining, config, run_dir)

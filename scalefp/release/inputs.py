@@ -89,7 +89,7 @@ class Pictures:
         images: a path, PIL image, array or tensor, or any number of them; arrays and tensors
             [3, H, W] or [H, W, 3], or [b, 3, H, W] or [b, H, W, 3] by themselves; uint8, or float
             in [-1, 1].
-        resolution: R.
+        resolution: R; None = every image in its own size, a batch of which is one image.
         as_they_are: for marking: refuse images of another size, and floats beyond [-1, 1]. Else
             8-bit images of any size are centre-cropped to a square and resized, as files are, and
             floats may overshoot as a generator's do.
@@ -98,7 +98,9 @@ class Pictures:
         UserError: no image; another shape, type or size; or floats that do not look like [-1, 1].
     """
 
-    def __init__(self, images: Images, resolution: int, *, as_they_are: bool = False) -> None:
+    def __init__(
+        self, images: Images, resolution: int | None, *, as_they_are: bool = False
+    ) -> None:
         self.resolution, self.as_they_are = resolution, as_they_are
         self._all: Tensor | list[Any]
         if isinstance(images, Tensor | np.ndarray):
@@ -128,7 +130,7 @@ class Pictures:
 
     def _check_sides(self, images: list[Any]) -> None:
         side = self.resolution
-        for image in images:
+        for image in images if side is not None else []:
             if not isinstance(image, Tensor) or image.shape[-2:] == (side, side):
                 continue
             if image.is_floating_point() or self.as_they_are:
@@ -142,7 +144,11 @@ class Pictures:
         return len(self._all)
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """The images' pixels, float [<= size, 3, R, R] in [-1, 1], in their order."""
+        """The images' pixels, float [<= size, 3, R, R] in [-1, 1], in their order.
+
+        In their own size they come one by one, whatever ``size``.
+        """
+        size = 1 if self.resolution is None else size
         for start in range(0, len(self), size):
             part = self._all[start : start + size]
             if isinstance(part, Tensor):
@@ -156,6 +162,8 @@ class Pictures:
             return image[None]
         picture = read_image(image)
         side = self.resolution
+        if side is None:
+            return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         if self.as_they_are and picture.size != (side, side):
             width, height = picture.size
             name = image if isinstance(image, str | os.PathLike) else "the image"
@@ -169,6 +177,7 @@ class Pictures:
         """float [b, 3, R, R] of uint8 pixels of any size, or of floats."""
         if images.dtype != torch.uint8:
             return images.float()
-        if images.shape[-2:] != (self.resolution, self.resolution):
-            images = to_tensor(to_pil(images), self.resolution)
+        side = self.resolution
+        if side is not None and images.shape[-2:] != (side, side):
+            images = to_tensor(to_pil(images), side)
         return to_float(images)

@@ -53,8 +53,9 @@ class Reader:
 
     config: Sizes
 
-    def __init__(self, decoder: Decoder, *, training: dict[str, Any], digest: str) -> None:
-        self.decoder = decoder.requires_grad_(False).eval()
+    def __init__(self, decoder: Decoder | None, *, training: dict[str, Any], digest: str) -> None:
+        if decoder is not None:  # one that reads without has its own decode()
+            self.decoder = decoder.requires_grad_(False).eval()
         self.training = training
         self.digest = digest
 

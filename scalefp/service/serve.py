@@ -69,13 +69,13 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     import torch
 
-    from scalefp.loading import load
+    from scalefp.loading import load_serving
     from scalefp.registry import Registry, check_pair
     from scalefp.service.desk import Desk
     from scalefp.service.limits import MIB, Limits
 
     token, registry = read_token(args.token_file), Registry(args.registry, master=args.master)
-    model = load(args.model)
+    model = load_serving(args.model)
     if token is None:
         len(registry)  # a registry that is missing will not come into being: say so now
     check_pair(registry, model)

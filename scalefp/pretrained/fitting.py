@@ -1,0 +1,255 @@
+"""Keys for a decoder of latents without any training: what a key changes is found in closed form.
+
+A key moves the weights of one convolution. Each bit has a tensor of the weights' shape, the product
+of a vector over the output channels, drawn at random, and one over what the convolution sees. Those
+come from the features of some pictures: from the directions along which features vary, each scaled
+to vary as much (*whitening*), the weaker ones are taken: of the strong ones there are few, and what
+they change is explained by other latents as well as by a key. None has a part that all pictures
+share, which could be carried from one to another. The strength follows the PSNR asked for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from scalefp.config import TrainConfig, flat_options
+from scalefp.data.images import to_uint8
+from scalefp.errors import UserError
+from scalefp.metrics import psnr
+from scalefp.pretrained.adopted import Adopted, adopt, draw
+from scalefp.pretrained.encoder import encoder_of
+from scalefp.pretrained.inputs import ENCODED
+from scalefp.pretrained.inversion import InversionSizes, Inverter
+from scalefp.pretrained.modulation import Parent, modulate
+from scalefp.pretrained.release import save_pretrained
+from scalefp.training.distributed import pick_device
+from scalefp.training.log import TrainingLog
+from scalefp.training.perturbed import reading_figures
+from scalefp.training.run import locked, make_run_folder, named_memory_errors
+
+# Directions that are used, as shares of their number from the strongest on; measured for TAEF2 in
+# experiments/pretrained/.
+BAND = (300 / 576, 1.0)
+SMALLEST = 1e-7  # of the variances along directions, beside the largest
+FAINT = 1e-2  # a change of weights, beside these, of which pictures are nearly linear
+AT_ONCE = 8192  # places of a picture that count for its features
+TRIED = 4  # pictures that are read at last, to say what the release is good for
+
+
+def keyed_convolution(network: nn.Module, layers: list[str]) -> nn.Conv2d:
+    """The one convolution that a key changes.
+
+    Raises:
+        UserError: there are several, or it is of another kind.
+    """
+    layer = network.get_submodule(layers[0]) if len(layers) == 1 else None
+    if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
+        raise UserError(
+            "modulation.reader=inversion takes one convolution of two dimensions and one group: "
+            f"name it alone as modulation.layers and modulation.deltas, not {', '.join(layers)}"
+        )
+    return layer
+
+
+def seen(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a convolution sees of inputs [b, I, h, w]: [I k k, places], ``AT_ONCE`` at the most."""
+    how: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    if isinstance(layer.padding, str):
+        raise UserError("modulation.reader=inversion takes no convolution with padding by name")
+    columns = F.unfold(x, *how).transpose(0, 1).flatten(1)
+    step = max(1, columns.shape[1] // AT_ONCE)
+    return columns[:, ::step]
+
+
+def whitened(moment: Tensor, mean: Tensor) -> Tensor:
+    """Directions [m - 1, m], the strongest first, along which features have mean 0 and mean square
+    1, and do not go together.
+
+    Args:
+        moment: second moment of features [m, m].
+        mean: their mean [m], other than 0.
+    """
+    apart = torch.linalg.svd(mean[None])[2][1:]  # a basis of all that is orthogonal to the mean
+    values, directions = torch.linalg.eigh(apart @ moment @ apart.T)
+    along = (directions / values.clamp_min(values[-1] * SMALLEST).sqrt()).T.flip(0)
+    found: Tensor = along @ apart
+    return found
+
+
+def factors(directions: Tensor, outputs: int, n_bits: int, source: torch.Generator) -> list[Tensor]:
+    """Of each bit's change of weights the vectors over output channels and over what it sees.
+
+    Every bit gets a mixture of all directions of the band, so that none is read worse.
+
+    Args:
+        directions: [d, m] of what the convolution sees, the strongest first.
+
+    Returns:
+        [n, O] and [n, m], n being ``n_bits``.
+
+    Raises:
+        UserError: there are fewer directions in the band than bits.
+    """
+    first, last = (round(share * len(directions)) for share in BAND)
+    if last - first < n_bits:
+        raise UserError(
+            f"the convolution sees {directions.shape[1]} numbers, of which {last - first} "
+            f"directions are used: model.n_bits={n_bits} is more; take fewer bits or another layer"
+        )
+    mixing = torch.randn(last - first, last - first, generator=source)
+    mixed = torch.linalg.qr(mixing)[0][:n_bits] @ directions[first:last]
+    return [torch.randn(n_bits, outputs, generator=source), mixed]
+
+
+class Fitting:
+    """What the options name, and what a key changes of it, found from some pictures."""
+
+    def __init__(self, config: TrainConfig, adopted: Adopted, device: torch.device) -> None:
+        options = config.modulation
+        torch.manual_seed(config.seed)
+        self.config, self.adopted, self.device = config, adopted, device
+        self.parent: Parent = modulate(
+            adopted.network, config.model.n_bits, adopted.layers, deltas=options.deltas,
+            key_gain=options.key_gain, delta_gain=options.delta_gain, method=options.method,
+            factored=True,
+        ).to(device).requires_grad_(False)  # fmt: skip
+        self.layer = keyed_convolution(self.parent.network, self.parent.names)
+        self.source = torch.Generator().manual_seed(config.seed)
+
+    def latents(self, count: int, what: str) -> list[Tensor]:
+        """So many inputs, one by one: pictures may be large."""
+        bar = tqdm(range(count), desc=what, unit="img", delay=2, leave=False)
+        return [draw(self.adopted.inputs, 1, self.source).to(self.device) for _ in bar]
+
+    def moments(self, latents: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Second moment [m, m] and mean [m] of what the convolution sees of them."""
+        size = self.layer.weight[0].numel()
+        moment = torch.zeros(size, size, dtype=torch.float64, device=self.device)
+        mean = torch.zeros(size, dtype=torch.float64, device=self.device)
+
+        def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            columns = seen(self.layer, inputs[0]).double()
+            moment.add_(columns @ columns.T / columns.shape[1])
+            mean.add_(columns.mean(dim=1))
+
+        handle = self.layer.register_forward_pre_hook(add)
+        try:
+            for one in tqdm(latents, desc="features", unit="img", delay=2, leave=False):
+                self.parent.original(one)
+        finally:
+            handle.remove()
+        return moment / len(latents), mean / len(latents)
+
+    def change(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Bits [1, n] of a random key, the original's picture of an input, and the key's."""
+        bits = torch.randint(0, 2, (1, self.parent.n_bits), generator=self.source).to(self.device)
+        of = self.adopted.pictures.of
+        return bits, of(self.parent.original(latents)), of(self.parent(latents, bits))
+
+    def strengthen(self, latents: list[Tensor]) -> float:
+        """Let keys change pictures as much as is asked for; the mean PSNR in dB that they keep."""
+        (keyed, _), wanted = self.parent.layers()[0], self.config.schedule.hide_psnr
+        assert keyed.factors is not None
+        signs = torch.ones(1, self.parent.n_bits, device=self.device)
+        whole = self.layer.weight.norm() / keyed.changed(signs, self.layer.weight).norm()
+        keyed.factors[0].mul_(FAINT * whole)
+        reached = 0.0
+        for _ in range(2):  # the second time from nearby, as pictures are no linear function of it
+            bar = tqdm(latents, desc="strength", unit="img", delay=2, leave=False)
+            pairs = [self.change(one)[1:] for one in bar]
+            kept = [10 * (4 / (made - was).square().mean()).log10() for was, made in pairs]
+            reached = float(torch.stack(kept).mean())
+            if wanted is None:
+                break
+            keyed.factors[0].mul_(10 ** ((reached - wanted) / 20))
+            reached = wanted
+        return reached
+
+    def fit(self) -> None:
+        """Find what a key changes."""
+        latents = self.latents(self.config.schedule.total_images, "encode")
+        (keyed, _), (moment, mean) = self.parent.layers()[0], self.moments(latents)
+        assert keyed.factors is not None
+        directions = whitened(moment.cpu(), mean.cpu()).float()
+        found = factors(directions, self.layer.out_channels, self.parent.n_bits, self.source)
+        for factor, values in zip(keyed.factors, found, strict=True):
+            factor.copy_(values)
+        self.strengthen(latents)
+
+    def inverter(self) -> Inverter:
+        """What reads the keys."""
+        model = self.config.model
+        steps = self.config.modulation.inversion_steps
+        encoder = encoder_of(self.config.inputs).to(self.device)
+        side, blank = model.resolution, torch.zeros(1, 3, model.resolution, model.resolution)
+        factor = side // int(encoder(blank.to(self.device)).shape[-1])
+        sizes = InversionSizes(model.resolution, model.n_bits, steps, factor)
+        return Inverter(self.parent, encoder, self.adopted.pictures, sizes)
+
+    def measure(self, inverter: Inverter) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """How keys are read from new pictures as 8-bit files, and these pictures to look at."""
+        steps = inverter.sizes.steps
+        read, kept, found = [], [], []
+        with tqdm(total=TRIED * steps, desc="read", unit="step", leave=False) as bar:
+            for one in self.latents(TRIED, "encode"):
+                bits, was, made = self.change(one)
+                shown = to_uint8(torch.cat([was, made]))
+                file = shown[1:].float() / 127.5 - 1
+                read.append((inverter.signs(file, bar.update), bits))
+                kept.append(torch.as_tensor(psnr(file, was.clamp(-1, 1))))
+                found.append((shown[:1], shown[1:], to_uint8((made - was) * 10)))
+        signs, bits = (torch.cat(parts) for parts in zip(*read, strict=True))
+        figures = {name: float(value) for name, value in reading_figures(signs, bits).items()}
+        figures["psnr"] = float(torch.cat(kept).mean())
+        rows = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        return figures, {"keys": torch.cat(rows[:2]), "difference": rows[2]}
+
+
+def check_fitting(config: TrainConfig) -> Adopted:
+    """What is fitted, or a UserError for all that can be known to be wrong."""
+    if config.inputs.get("_target_") != ENCODED:
+        raise UserError(
+            "modulation.reader=inversion reads pictures that were encoded: "
+            f"inputs._target_ must be {ENCODED}"
+        )
+    adopted = adopt(config)
+    keyed_convolution(adopted.network, sorted({*adopted.layers, *config.modulation.deltas}))
+    if not config.modulation.deltas:
+        raise UserError("modulation.reader=inversion changes weights: name modulation.deltas")
+    return adopted
+
+
+@torch.no_grad()
+def fit(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
+    """Write the release of a decoder of latents that reads by inversion; nothing is trained.
+
+    Writes ``release.safetensors``, ``log.jsonl`` and ``grids/*.png`` as a training does. It takes
+    minutes and is begun anew if it was interrupted.
+
+    Returns:
+        ``evidence``, ``bit_accuracy`` and ``psnr`` of a few new pictures.
+
+    Raises:
+        UserError: options, generator, pictures or run folder that do not work.
+    """
+    run_dir, images = make_run_folder(run_dir), config.schedule.total_images
+    with locked(run_dir), named_memory_errors(config):
+        fitting = Fitting(config, check_fitting(config), pick_device(config.run))
+        fitting.fit()
+        inverter = fitting.inverter()
+        figures, pictures = fitting.measure(inverter)
+        reached = {"active_bits": config.model.n_bits, **figures}
+        note = {"images": images, "options": flat_options(config), "reached": reached}
+        save_pretrained(
+            run_dir / "release.safetensors", inverter.sizes, config, fitting.parent, None, note
+        )
+        with TrainingLog(run_dir, 0, tensorboard=config.run.tensorboard) as log:
+            log.write({"images": images, "n_active": config.model.n_bits, **figures})
+            log.note_options(flat_options(config))
+            for name, shown in pictures.items():
+                log.show(name, shown, images)
+            return log.figures

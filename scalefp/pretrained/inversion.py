@@ -1,0 +1,93 @@
+"""Reading a key without a trained decoder: which latents, and which key, make this picture?
+
+The owner has the decoder that makes the pictures, with its key modulation, and the encoder that
+belongs to it. A picture of unknown origin is encoded, and latents and the signs of a key are then
+changed together, step by step, until decoding them gives the picture (*inversion*, as of GANs: Xia
+et al., 2022). What latents cannot explain of a picture is explained by the key that made it. No
+key is looked at, so p-values stay exact.
+
+Since a change of weights changes every picture in another way, what a key adds to one picture means
+nothing in another.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scalefp.config import RESOLUTIONS, check_options, one_of, within
+from scalefp.pretrained.encoder import PictureEncoder, continued, theirs
+from scalefp.pretrained.modulation import Parent
+from scalefp.pretrained.source import Pictures
+
+LATENT_RATE, SIGN_RATE = 0.04, 0.2  # of Adam; key signs are -1 and 1, latents mostly within 3
+BETAS = (0.8, 0.95)  # of Adam: few steps have to do
+
+
+@dataclass
+class InversionSizes:
+    """Sizes of key and pictures, and for how long is inverted. Stored in the release."""
+
+    resolution: int = one_of(256, *RESOLUTIONS)  # of the pictures that it was fitted to
+    n_bits: int = within(128, 8, 512)
+    steps: int = within(20, 1, 10_000)
+    factor: int = within(8, 1, 256)  # pixels of a picture to a place of the latents, a side
+
+    latent_dim = 0  # what is read besides the key: nothing
+
+    def check(self) -> None:
+        """Raise :class:`UserError` unless they can be used."""
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class Inverter:
+    """What reads by inversion: the parent, what encodes, and how its output becomes pictures."""
+
+    parent: Parent
+    encoder: PictureEncoder
+    pictures: Pictures
+    sizes: InversionSizes
+
+    def signs(self, picture: Tensor, tick: Callable[[], Any] = lambda: None) -> Tensor:
+        """The signs [1, n] of a key, of any size, that explain a picture [1, 3, H, W] in [-1, 1].
+
+        Args:
+            tick: called after every step.
+
+        Raises:
+            UserError: the networks do not take it, as those of others may not.
+        """
+        height, width = picture.shape[2:]
+        with torch.inference_mode(False), torch.enable_grad():
+            latents = self.encoder(continued(picture.clone(), self.sizes.factor))
+            latents = latents.clone().requires_grad_()
+            signs = torch.zeros(1, self.sizes.n_bits, device=latents.device, requires_grad=True)
+            groups = [
+                {"params": [latents], "lr": LATENT_RATE},
+                {"params": [signs], "lr": SIGN_RATE},
+            ]
+            optimizer = torch.optim.Adam(groups, betas=BETAS)
+            for _ in range(self.sizes.steps):
+                with theirs(f"the generator does not decode pictures of {width}x{height}"):
+                    made = self.pictures.of(self.parent.under(signs, latents))
+                left = (made[:, :, :height, :width] - picture).square().mean()
+                latents.grad, signs.grad = torch.autograd.grad(left, (latents, signs))
+                optimizer.step()
+                tick()
+        return signs.detach()
+
+
+def middle(picture: Tensor, largest: int, factor: int) -> Tensor:
+    """Of a picture [1, 3, H, W] the middle of at most so many pixels a side, on the decoder's grid.
+
+    Its corner lies at multiples of ``factor``, as a decoder makes pictures of blocks of that size.
+    """
+    for dimension in (2, 3):
+        side = picture.shape[dimension]
+        if side > largest:
+            start = (side - largest) // 2 // factor * factor
+            picture = picture.narrow(dimension, start, largest)
+    return picture
