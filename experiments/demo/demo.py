@@ -28,18 +28,21 @@ from PIL import Image, ImageFilter
 
 import scalefp
 from folder import HOLDERS, claim, save_images, save_jpegs
+from lake import landscape
 from pictures import save_sheet
 from report import save_report
 from scalefp.artificial.embed import embed
 from scalefp.data.images import to_float, to_pil, to_tensor
 from scalefp.data.source import Source, resolve_source
-from scalefp.loading import load_marker, load_model
+from scalefp.loading import load_generating, load_instance, load_marker, load_model
 from scalefp.metrics import psnr
-from scalefp.release.instance import load_instance
+from scalefp.pretrained.instance import PretrainedInstance
+from scalefp.pretrained.release import InvertingModel
 from scalefp.training import train
 from scalefp.training.compose import compose_training
 from verdicts import (
     SUMMARY_HEAD,
+    Decoded,
     Group,
     OnnxCheck,
     Recipient,
@@ -55,6 +58,7 @@ JPEG_QUALITY = 90
 FPR = 1e-6
 ONNX_TOLERANCE = 1e-4  # of pixels in [-1, 1]; half a step of 8 bits is 4e-3
 DATA = "emoji64"
+DECODED_SIDE = 192  # pixels of the picture that others' decoder makes; reading takes their number
 MARKED = "data-set"  # holder of the key that marks a data set
 MARK_NOTE = "Images of a data set, marked by `scalefp artificial embed` for whoever trains on them."
 
@@ -79,7 +83,9 @@ def issue(
         file = out / f"{holder}.safetensors"
         instance.save(file)
         recipients.append(Recipient(holder, key, file, seed=number + 1, milliseconds=milliseconds))
-        instances.append(load_instance(file))
+        made = load_instance(file)
+        assert isinstance(made, scalefp.Instance)
+        instances.append(made)
     return recipients, instances
 
 
@@ -241,11 +247,39 @@ def judge_marked(out: Path, marker: scalefp.Marker) -> list[Group]:
     ]
 
 
+def judge_decoder(out: Path, release: str) -> Decoded:
+    """One picture as three recipients' copies of TAEF2's decoder make it, read from JPEG copies."""
+    model = load_generating(release)
+    if not isinstance(model, InvertingModel):
+        raise scalefp.UserError(f"{release} is no decoder that reads by inversion")
+    registry = scalefp.Registry(out / "photos.db")
+    judge = partial(judge_files, model=model, registry=registry, fpr=FPR)
+    folder, picture = out / "images", landscape(DECODED_SIDE)
+    pixels = to_float(to_tensor([picture], DECODED_SIDE))
+    (original,) = save_images(folder / "decoder", to_pil(model.reconstruct(pixels)))
+    keys = {holder: registry.issue(holder, model=model) for holder in HOLDERS}
+    made, groups = [original], []
+    for holder, key in keys.items():
+        model.instantiate(key).save(out / f"{holder}-decoder.safetensors")
+        instance = load_instance(out / f"{holder}-decoder.safetensors")
+        assert isinstance(instance, PretrainedInstance)
+        files = save_images(folder / f"{holder}-decoder", to_pil(instance.reconstruct(pixels)))
+        made += files
+        files = save_jpegs(folder / f"{holder}-decoder-jpeg", files, JPEG_QUALITY)
+        groups.append(judge(f"{holder}'s decoder, JPEG {JPEG_QUALITY}", files, expected=holder))
+    groups.append(judge("the original decoder", [original], expected=None))
+    return Decoded(release, made, groups)
+
+
 # All of it.
 
 
-def run(out: Path, release: str, marker_release: str) -> Results:
-    """Everything but training, report and table; the files that are made lie in ``out``."""
+def run(out: Path, release: str, marker_release: str, decoder: str | None) -> Results:
+    """Everything but training, report and table; the files that are made lie in ``out``.
+
+    Args:
+        decoder: the release of others' decoder, None to leave it out.
+    """
     begun = time.perf_counter()
     # First: a wrong name must not cost the earlier results.
     model, marker = load_model(release), load_marker(marker_release)
@@ -269,6 +303,11 @@ def run(out: Path, release: str, marker_release: str) -> Results:
     groups += judge_others(out, model, registry)
     say("marking a data set, and reading the mark")
     groups += judge_marked(out, marker)
+    decoded = None
+    if decoder is not None:
+        say("making a picture with copies of others' decoder, and reading it by inversion")
+        decoded = judge_decoder(out, decoder)
+        groups += decoded.groups
     return Results(
         release=release,
         model=model,
@@ -278,6 +317,7 @@ def run(out: Path, release: str, marker_release: str) -> Results:
         psnr=decibels,
         groups=groups,
         onnx=onnx,
+        decoded=decoded,
         seconds=time.perf_counter() - begun,
     )
 
@@ -314,11 +354,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="emoji", help="bundled name or release file")
     parser.add_argument("--marker", default="artificial-emoji", help="release that marks data sets")
     parser.add_argument(
+        "--decoder", default="taef2", help="release of others' decoder; none leaves it out"
+    )
+    parser.add_argument(
         "--train-images", type=int, help="length of the tiny training in images, 0 for none"
     )
     options = parser.parse_args(arguments)
     try:
-        results = run(options.out, options.model, options.marker)
+        decoder = None if options.decoder == "none" else options.decoder
+        results = run(options.out, options.model, options.marker, decoder)
         save_sheet(options.out / "sheet.png", results)
         save_report(options.out / "report.html", results)
         print(table(results), flush=True)

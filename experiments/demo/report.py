@@ -15,10 +15,12 @@ import scalefp
 from chart import line_chart
 from pictures import DIFFERENCE_GAIN, difference, key_strip, wrapped
 from scalefp.attribution.odds import in_words
+from scalefp.data.images import read_image
 from scalefp.files import atomic_path
 from verdicts import (
     NOBODY,
     SUMMARY_HEAD,
+    Decoded,
     Group,
     Results,
     Training,
@@ -224,7 +226,7 @@ One by one: {escape(expected)} for
 
 def _made(results: Results) -> str:
     out, first = results.recipients[0].file.parent, results.recipients[0]
-    own = [group for group in results.groups if group.expected is not None]
+    own = [one for one in _of_generator(results) if one.expected is not None]
     sections = "".join(_group(group, opened=number < 3) for number, group in enumerate(own))
     images = f"{out}/images/{first.holder}"
     registry = f"--model {results.release} --registry {out}/keys.db"
@@ -250,7 +252,7 @@ copy can lay its fingerprint on other pictures (<code>docs/secrets.md</code>).</
 def _foreign(results: Results) -> str:
     out = results.recipients[0].file.parent
     sections = "".join(
-        _group(group, opened=False) for group in results.groups if group.expected is None
+        _group(group, opened=False) for group in _of_generator(results) if group.expected is None
     )
     command = commands(
         f"scalefp attribute --model {results.release} --registry {out}/keys.db "
@@ -263,10 +265,43 @@ def _foreign(results: Results) -> str:
 {sections}"""
 
 
+def _of_generator(results: Results) -> list[Group]:
+    """All groups but those of others' decoder, which have a section of their own."""
+    others = results.decoded.groups if results.decoded is not None else []
+    return [group for group in results.groups if group not in others]
+
+
+def _decoded(decoded: Decoded) -> str:
+    holders = [group.expected for group in decoded.groups if group.expected is not None]
+    images = [read_image(file) for file in decoded.files]
+    heads = ["original", *holders, *(f"{holder} − original, ×10" for holder in holders)]
+    cells = [f"<span>{escape(head)}</span>" for head in heads[: len(images)]]
+    cells += [drawn_image(image, "decoded picture") for image in images]
+    cells += ["<span></span>", *(f"<span>{escape(head)}</span>" for head in heads[len(images) :])]
+    cells += ["<span></span>"]
+    cells += [drawn_image(difference(images[0], other), "difference") for other in images[1:]]
+    sections = "".join(_group(group, opened=True) for group in decoded.groups)
+    return f"""
+<h2>5. A decoder that others trained</h2>
+<p>The decoder of TAEF2, which makes pictures of the latents of FLUX.2, under three keys. No network
+was trained for it: a key is read by finding which latents and which key make the picture. What a
+key changes follows the picture, multiplied by {DIFFERENCE_GAIN} below. The picture is computed and
+belongs to nobody.</p>
+<div class="same wider" style="grid-template-columns: repeat({len(images)}, 1fr)">
+{"".join(cells)}</div>
+{
+        commands(
+            f"scalefp sample --instance {holders[0]}-decoder.safetensors --images lake --out seen",
+            f"scalefp attribute --model {decoded.release} --registry photos.db seen",
+        )
+    }
+{sections}"""
+
+
 # The training.
 
 
-def _training(training: Training) -> str:
+def _training(training: Training, number: int) -> str:
     def curve(name: str) -> list[tuple[float, float]]:
         return [(line["images"], line[name]) for line in training.log]
 
@@ -289,7 +324,7 @@ def _training(training: Training) -> str:
     )
     last = training.log[-1]
     return f"""
-<h2>5. Training runs</h2>
+<h2>{number}. Training runs</h2>
 <p>A tiny model, trained from nothing for {training.seconds:.0f} seconds: {last["images"]:,}
 images, {last["images_per_second"]:.0f} a second at the end. It only shows that training works: the
 bits become readable first, while good pictures and a hidden key take a longer training.</p>
@@ -302,8 +337,10 @@ def render(results: Results, training: Training | None) -> str:
     """The whole page."""
     parts = [_head(results), _recipients(results), _shared(results), _made(results)]
     parts.append(_foreign(results))
+    if results.decoded is not None:
+        parts.append(_decoded(results.decoded))
     if training is not None:
-        parts.append(_training(training))
+        parts.append(_training(training, len(parts)))
     template = Template(TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(body="\n".join(parts))
 

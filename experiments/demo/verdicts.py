@@ -13,6 +13,7 @@ from PIL import Image
 import scalefp
 from scalefp.attribution.evidence import count_matches, p_value
 from scalefp.attribution.odds import in_words
+from scalefp.release.reader import Reader
 
 NOBODY = "nobody"
 
@@ -97,7 +98,7 @@ def judge_files(
     files: Sequence[Path],
     *,
     expected: str | None,
-    model: scalefp.Model | scalefp.Marker,
+    model: Reader,
     registry: scalefp.Registry,
     fpr: float,
     note: str = "",
@@ -143,6 +144,15 @@ class OnnxCheck:
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """One picture as a decoder that others trained makes it, without a key and under several."""
+
+    release: str
+    files: list[Path]  # the original's, then one a recipient
+    groups: list[Group]
+
+
+@dataclass(frozen=True)
 class Training:
     """The small training at the end."""
 
@@ -163,6 +173,7 @@ class Results:
     psnr: float  # dB, mean over these latents and pairs of recipients
     groups: list[Group]
     onnx: OnnxCheck | None  # None where the packages are not installed
+    decoded: Decoded | None  # None where it is left out
     seconds: float
 
     @property

@@ -88,6 +88,7 @@ def results(registry: scalefp.Registry, tmp_path: Path) -> verdicts.Results:
             group_of(registry, files, stranger, None),
         ],
         onnx=verdicts.OnnxCheck(tmp_path / "a.onnx", difference=1e-6, tolerance=1e-4),
+        decoded=None,
         seconds=12.3,
     )
 
@@ -312,7 +313,9 @@ def test_demo_from_end_to_end(
     torch.manual_seed(0)
     release, out = tmp_path / "toy.safetensors", tmp_path / "demo"
     save_release(release, CONFIG, Generator(CONFIG), Decoder(CONFIG), training={})
-    status = demo.main(["--out", str(out), "--model", str(release), "--train-images", "0"])
+    status = demo.main(
+        ["--out", str(out), "--model", str(release), "--train-images", "0", "--decoder", "none"]
+    )
     printed = capsys.readouterr().out
     assert status == 1 and "NOT OK" in printed  # no image of a recipient can be attributed
     command = f"scalefp serve --model {release} --registry {out / 'keys.db'}"
@@ -327,6 +330,25 @@ def test_demo_from_end_to_end(
     assert len(list(out.rglob("*.png"))) == 8 * demo.IMAGES + 1
     assert len(list(out.rglob("*.jpg"))) == 4 * demo.IMAGES
     assert len(scalefp.Registry(out / "keys.db").list()) == 3
+
+
+def test_a_picture_of_others_decoder_has_a_section_of_its_own(
+    results: verdicts.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the size of a stamp, in which nobody can be named."""
+    monkeypatch.setattr(demo, "DECODED_SIDE", 32)
+    decoded = demo.judge_decoder(tmp_path, "taef2")
+    assert [group.expected for group in decoded.groups] == [*folder.HOLDERS, None]
+    assert decoded.groups[-1].right  # the original's picture leads to nobody
+    made = [np.asarray(Image.open(file), int) for file in decoded.files]
+    assert all(0 < np.abs(other - made[0]).max() < 64 for other in made[1:])
+    whole = replace(results, decoded=decoded, groups=[*results.groups, *decoded.groups])
+    page = report.render(whole, None)
+    assert page.count("Each strip shows") == 1 and "5. A decoder that others trained" in page
+    assert page.index("leads to nobody") < page.index("alice&#x27;s decoder, JPEG 90</h3>")
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and "decoder" in str(path)]
+    names = [path.relative_to(tmp_path).as_posix() for path in written]
+    assert names and all(folder.OWN_FILES.fullmatch(name) for name in names)
 
 
 def test_a_missing_release_is_one_sentence(
