@@ -9,6 +9,7 @@ share, which could be carried from one to another. The strength follows the PSNR
 """
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from scalefp.config import TrainConfig, flat_options
 from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
-from scalefp.metrics import psnr
+from scalefp.metrics import psnr, psnr_of
 from scalefp.pretrained.adopted import Adopted, adopt, draw
 from scalefp.pretrained.encoder import encoder_of
 from scalefp.pretrained.inputs import ENCODED
@@ -31,8 +32,8 @@ from scalefp.training.log import TrainingLog
 from scalefp.training.perturbed import reading_figures
 from scalefp.training.run import locked, make_run_folder, named_memory_errors
 
-# Directions that are used, as shares of their number from the strongest on; measured for TAEF2 in
-# experiments/pretrained/.
+# Directions that are used, as shares of their number from the strongest on: the weakest are read
+# best (trials with TAEF2, see experiments/inversion/).
 BAND = (300 / 576, 1.0)
 SMALLEST = 1e-7  # of the variances along directions, beside the largest
 FAINT = 1e-2  # a change of weights, beside these, of which pictures are nearly linear
@@ -150,24 +151,18 @@ class Fitting:
         of = self.adopted.pictures.of
         return bits, of(self.parent.original(latents)), of(self.parent(latents, bits))
 
-    def strengthen(self, latents: list[Tensor]) -> float:
-        """Let keys change pictures as much as is asked for; the mean PSNR in dB that they keep."""
+    def strengthen(self, latents: list[Tensor]) -> None:
+        """Let keys change pictures as much as is asked for: by their mean PSNR."""
         (keyed, _), wanted = self.parent.layers()[0], self.config.schedule.hide_psnr
-        assert keyed.factors is not None
+        assert keyed.factors is not None and wanted is not None
         signs = torch.ones(1, self.parent.n_bits, device=self.device)
         whole = self.layer.weight.norm() / keyed.changed(signs, self.layer.weight).norm()
         keyed.factors[0].mul_(FAINT * whole)
-        reached = 0.0
         for _ in range(2):  # the second time from nearby, as pictures are no linear function of it
             bar = tqdm(latents, desc="strength", unit="img", delay=2, leave=False)
             pairs = [self.change(one)[1:] for one in bar]
-            kept = [10 * (4 / (made - was).square().mean()).log10() for was, made in pairs]
-            reached = float(torch.stack(kept).mean())
-            if wanted is None:
-                break
-            keyed.factors[0].mul_(10 ** ((reached - wanted) / 20))
-            reached = wanted
-        return reached
+            kept = [psnr_of(float((made - was).square().mean())) for was, made in pairs]
+            keyed.factors[0].mul_(10 ** ((fmean(kept) - wanted) / 20))
 
     def fit(self) -> None:
         """Find what a key changes."""
@@ -220,6 +215,8 @@ def check_fitting(config: TrainConfig) -> Adopted:
     keyed_convolution(adopted.network, sorted({*adopted.layers, *config.modulation.deltas}))
     if not config.modulation.deltas:
         raise UserError("modulation.reader=inversion changes weights: name modulation.deltas")
+    if config.schedule.hide_psnr is None:
+        raise UserError("modulation.reader=inversion needs the PSNR to keep: schedule.hide_psnr=38")
     return adopted
 
 

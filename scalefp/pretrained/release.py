@@ -143,6 +143,11 @@ class InvertingModel(PretrainedModel):
 
     config: InversionSizes
 
+    @property
+    def device(self) -> torch.device:
+        """Where it reads: where :attr:`parent` was before the first picture, if it was moved."""
+        return next(self.parent.network.parameters()).device
+
     @cached_property
     def inverter(self) -> Inverter:
         """What reads.
@@ -151,7 +156,7 @@ class InvertingModel(PretrainedModel):
             UserError: class or weights of the generator or of its encoder are missing here.
         """
         low, high = self.origin["modulation"]["range"]
-        encoder = encoder_of(self.origin["inputs"])
+        encoder = encoder_of(self.origin["inputs"]).to(self.device)
         # As convolutions on CPUs want it; the types of torch lack this form.
         self.parent.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Inverter(self.parent, encoder, Pictures(low, high), self.config)
@@ -187,12 +192,12 @@ class InvertingModel(PretrainedModel):
                 :attr:`inverter`.
         """
         pictures, inverter = Shown(images, None), self.inverter
-        device = next(self.parent.network.parameters()).device
         steps, hidden = len(pictures) * self.config.steps, not progress
         with tqdm(total=steps, unit="step", desc="decode", leave=False, disable=hidden) as bar:
             signs = [
                 inverter.signs(
-                    middle(picture, LARGEST, self.config.factor).to(device), lambda: bar.update()
+                    middle(picture, LARGEST, self.config.factor).to(self.device),
+                    lambda: bar.update(),
                 )
                 for picture in pictures.batches(1)
             ]

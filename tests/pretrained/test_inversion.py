@@ -174,6 +174,7 @@ def test_more_bits_than_directions_are_refused() -> None:
     [
         ("modulation.deltas=[]", "name modulation.deltas"),
         ("modulation.layers=[out,body.0]", "one convolution"),
+        ("schedule.hide_psnr=null", "schedule.hide_psnr=38"),
         (
             "inputs._target_=scalefp.pretrained.inputs.Normal",
             "must be scalefp.pretrained.inputs.Encoded",
