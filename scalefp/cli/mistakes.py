@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from scalefp.errors import UserError
@@ -76,6 +76,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}, is no YAML: {error.problem}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has to be given: write {error.full_key}=..."
     if (missing := missing_key(error)) is not None:
         return missing
     cause = error.__cause__

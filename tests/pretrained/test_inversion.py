@@ -190,6 +190,11 @@ def test_what_cannot_be_read_by_inversion_is_refused(
     assert not (tmp_path / "x" / "release.safetensors").exists()
 
 
+def test_pictures_that_have_to_be_named_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "experiment=taef2"]) == 2
+    assert "inputs.images has to be given: write inputs.images=..." in capsys.readouterr().err
+
+
 def test_the_middle_of_a_large_picture_lies_on_the_grid() -> None:
     places = torch.arange(40 * 50).view(1, 1, 40, 50)
     cut = middle(places, 24, 8)
