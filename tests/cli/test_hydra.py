@@ -338,13 +338,13 @@ def test_bash_completes_by_the_installed_script(run: Run, tmp_path: Path) -> Non
     tool.parent.mkdir()
     tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m scalefp "$@"\n')
     tool.chmod(0o755)
-    line = "scalefp train experiment=ti"
+    line = "scalefp train experiment=fi"
     ask = f'COMP_LINE="{line}" COMP_POINT={len(line)}; _scalefp; echo "${{COMPREPLY[@]}}"'
     done = subprocess.run(
         ["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True,
         env={**os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}"},
     )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("tiny\n", "")
+    assert (done.stdout, done.stderr) == ("fidelity\n", "")
 
 
 def test_errors_keep_their_first_line_and_their_cause() -> None:
