@@ -76,7 +76,8 @@ def _of_job(root: Path, job: StudyJob, settings: Sequence[str]) -> dict[str, Any
         "job": job.name,
         "setting": {name: value_of(job, name) for name in settings},
         "seed": job.options.get(SEED),
-        "figures": dict(job.figures),
+        # A figure that is not finite is no number of JSON.
+        "figures": {n: x if math.isfinite(x) else None for n, x in job.figures.items()},
         "environment": dict(job.environment),
         "pictures": newest_grid(root / job.name),
     }
