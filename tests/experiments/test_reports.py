@@ -30,6 +30,7 @@ REPORTS = {
     "flatten": ROOT / "flattening",
     "generator_tampering": ARTIFICIAL / "tampering",
     "generator_secrecy": ROOT / "secrecy",
+    "invert": ROOT / "inversion",
     "key_geometry": ROOT / "key-geometry",
     "lift": ROOT / "lifting",
     "load": ROOT / "service",
