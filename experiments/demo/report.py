@@ -203,14 +203,17 @@ def _group(group: Group, *, opened: bool) -> str:
     expected = group.expected or NOBODY
     count = f"{group.n_right}&nbsp;of&nbsp;{len(group.each)}"
     count = f'<span class="{"good" if group.right else "bad"}">{count}</span>'
+    single = len(group.files) == 1
+    whole = "The image" if single else f"All {len(group.files)} as one source"
+    singly = "" if single else f"One by one: {escape(expected)} for {count}."
+    title = "The image" if single else f"The {len(group.each)} images one by one"
     return f"""
 <div class="group">
 <h3>{escape(group.title)}</h3>
 <p class="faint">{escape(group.note)}</p>
-<p>All {len(group.files)} as one source: {answer_html(group, together)},
+<p>{whole}: {answer_html(group, together)},
 {bits_off(together.n_errors)} of {together.read.n_bits}, {odds(together.p_value)}.
-One by one: {escape(expected)} for
-{count}.</p>
+{singly}</p>
 <div class="keys">
 <span class="faint">issued to {escape(together.closest)}</span>{key_html(together.issued)}
 <span class="wide">{drawn_image(key_strip(together.issued), "issued key", "pixels")}</span>
@@ -219,7 +222,7 @@ One by one: {escape(expected)} for
         drawn_image(key_strip(together.read, together.errors), "key read", "pixels")
     }</span>
 </div>
-<details{" open" if opened else ""}><summary>The {len(group.each)} images one by one</summary>
+<details{" open" if opened else ""}><summary>{title}</summary>
 <div class="cards">{cards}</div></details>
 </div>"""
 
