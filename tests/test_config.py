@@ -9,8 +9,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from scalefp.artificial.config import MarkTrainConfig
-from scalefp.config import RESOLUTIONS, ModelConfig, TrainConfig, conf_dir, flat_options
+from scalefp.config import (
+    ModelConfig,
+    TrainConfig,
+    conf_dir,
+    flat_options,
+)
 from scalefp.errors import UserError
+from scalefp.options import RESOLUTIONS
 from scalefp.perturb import check_names
 from scalefp.training.compose import compose_training
 from trainings import change_options

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from scalefp.config import (
+from scalefp.config import ComputeConfig, DataConfig, OptimizerConfig
+from scalefp.errors import UserError
+from scalefp.options import (
     MAX_SEED,
     RESOLUTIONS,
     WIDEST,
-    ComputeConfig,
-    DataConfig,
-    OptimizerConfig,
     check_options,
     check_run_name,
     images,
@@ -16,7 +15,6 @@ from scalefp.config import (
     weight,
     within,
 )
-from scalefp.errors import UserError
 
 FITTED_CHANNELS = 24  # 12 planes of pixels and their negatives; see artificial/start.py
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scalefp.config import check_one_of
 from scalefp.errors import UserError
+from scalefp.options import check_one_of
 from scalefp.pretrained.source import check_digest, load_network, weights_path
 from scalefp.training.run import memory_ran_out
 

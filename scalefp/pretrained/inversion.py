@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scalefp.config import RESOLUTIONS, check_options, one_of, within
+from scalefp.options import RESOLUTIONS, check_options, one_of, within
 from scalefp.pretrained.encoder import PictureEncoder, continued, theirs
 from scalefp.pretrained.modulation import Parent
 from scalefp.pretrained.source import Pictures

@@ -8,17 +8,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scalefp.config import (
-    RESOLUTIONS,
-    WIDEST,
-    ModelConfig,
-    TrainConfig,
-    check_options,
-    one_of,
-    within,
-)
+from scalefp.config import ModelConfig, TrainConfig
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.receiver import fit_content, halved
+from scalefp.options import RESOLUTIONS, WIDEST, check_options, one_of, within
 from scalefp.pretrained.adopted import Adopted, draw
 from scalefp.pretrained.modulation import Parent, modulate
 from scalefp.training.schedule import Progress

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scalefp.config import RESOLUTIONS, WIDEST, check_between, check_one_of
 from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key, check_fits
@@ -26,6 +25,7 @@ from scalefp.networks.layers import (
     normalize_2nd_moment,
     upsample,
 )
+from scalefp.options import RESOLUTIONS, WIDEST, check_between, check_one_of
 from scalefp.release.container import INSTANCE, load_header, load_weights, save_tensors
 from scalefp.release.export import Ports, export
 from scalefp.release.header import read_sizes
