@@ -68,7 +68,7 @@ def load(name_or_path: str | Path) -> Model | PretrainedModel | Marker:
 
 
 def load_serving(name_or_path: str | Path) -> Model | PretrainedModel | Marker:
-    """As :func:`load`, for what cannot let people wait for a minute.
+    """As :func:`load`, for what cannot let people wait for each picture.
 
     Raises:
         UserError: as :func:`load`, or it reads by inversion.
@@ -76,7 +76,7 @@ def load_serving(name_or_path: str | Path) -> Model | PretrainedModel | Marker:
     release = load(name_or_path)
     if isinstance(release, InvertingModel):
         raise UserError(
-            f"{name_or_path} reads by inversion, which takes about a minute a picture: "
+            f"{name_or_path} reads by inversion, which takes half a minute a picture and more: "
             "use `scalefp attribute` or `scalefp scan`"
         )
     return release

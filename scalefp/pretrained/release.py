@@ -35,6 +35,7 @@ from scalefp.pretrained.source import (
     weights_path,
 )
 from scalefp.pretrained.state import ReaderSizes
+from scalefp.release import inputs as given
 from scalefp.release.container import (
     check_strictly,
     load_header,
@@ -44,7 +45,6 @@ from scalefp.release.container import (
 )
 from scalefp.release.header import load_release_header
 from scalefp.release.inputs import Images
-from scalefp.release.inputs import Pictures as Shown
 from scalefp.release.reader import Reader
 
 KIND = "pretrained"
@@ -138,7 +138,8 @@ class PretrainedModel(Reader):
 class InvertingModel(PretrainedModel):
     """A release that reads by inversion (see inversion.py), pictures of any size.
 
-    It takes the generator and its encoder to read, and a minute a picture on one core of a CPU.
+    It takes the generator and its encoder to read, and half a minute for a picture of 256 pixels on
+    one core of a CPU.
     """
 
     config: InversionSizes
@@ -191,13 +192,13 @@ class InvertingModel(PretrainedModel):
             UserError: no image, one that cannot be read, or floats of another range; or as
                 :attr:`inverter`.
         """
-        pictures, inverter = Shown(images, None), self.inverter
+        pictures, inverter = given.Pictures(images, None), self.inverter
         steps, hidden = len(pictures) * self.config.steps, not progress
         with tqdm(total=steps, unit="step", desc="decode", leave=False, disable=hidden) as bar:
             signs = [
                 inverter.signs(
                     middle(picture, LARGEST, self.config.factor).to(self.device),
-                    lambda: bar.update(),
+                    bar.update,
                 )
                 for picture in pictures.batches(1)
             ]
@@ -275,29 +276,22 @@ def read_pretrained(path: Path) -> PretrainedModel:
     """
     header = load_header(path, KIND)
     sizes = header.get("model") if isinstance(header, dict) else None
-    if isinstance(sizes, dict) and "steps" in sizes:
-        return _read_inverting(path)
-    config, training = load_release_header(path, KIND, ReaderSizes)
-    with torch.device("meta"):
-        decoder = Decoder(config)
-    shapes = {DECODER + n: tuple(t.shape) for n, t in decoder.state_dict().items()}
-    shapes |= {KEYED + n: tuple(shape) for n, shape in _shapes(header, path).items()}
+    inverts = isinstance(sizes, dict) and "steps" in sizes
+    schema: type[ReaderSizes | InversionSizes] = InversionSizes if inverts else ReaderSizes
+    config, training = load_release_header(path, KIND, schema)
+    decoder, shapes = None, {KEYED + n: tuple(shape) for n, shape in _shapes(header, path).items()}
+    if isinstance(config, ReaderSizes):
+        with torch.device("meta"):
+            decoder = Decoder(config)
+        shapes |= {DECODER + n: tuple(t.shape) for n, t in decoder.state_dict().items()}
     weights = load_weights(path, shapes)
-    decoder.load_state_dict(_part(weights, DECODER), assign=True)
-    keyed, digest = _part(weights, KEYED), hashlib.sha256(path.read_bytes()).hexdigest()
-    return PretrainedModel(
-        config, decoder, keyed, header["origin"], training=training, digest=digest
-    )
-
-
-def _read_inverting(path: Path) -> InvertingModel:
-    """:func:`read_pretrained` of a release that reads by inversion."""
-    config, training = load_release_header(path, KIND, InversionSizes)
-    header = load_header(path, KIND)
-    shapes = {KEYED + n: tuple(shape) for n, shape in _shapes(header, path).items()}
-    keyed = _part(load_weights(path, shapes), KEYED)
+    if decoder is not None:
+        decoder.load_state_dict(_part(weights, DECODER), assign=True)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return InvertingModel(config, None, keyed, header["origin"], training=training, digest=digest)
+    kind = InvertingModel if inverts else PretrainedModel
+    return kind(
+        config, decoder, _part(weights, KEYED), header["origin"], training=training, digest=digest
+    )
 
 
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

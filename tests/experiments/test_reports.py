@@ -35,7 +35,6 @@ REPORTS = {
     "lift": ROOT / "lifting",
     "load": ROOT / "service",
     "many_keys": ARTIFICIAL / "keys",
-    "read_again": ROOT / "content-bound",
     "recipient_cost": ROOT / "recipient-cost",
     "registry_bench": ROOT / "registry",
     "remove": ROOT / "removal",

@@ -96,6 +96,22 @@ class Painter(nn.Module):
         return torch.sigmoid(F.pixel_shuffle(self.out(self.body(latents)), 4))
 
 
+# How his autoencoder is named in an experiment, to be filled with a folder and a side in pixels.
+AUTOENCODER = """# @package _global_
+generator:
+  _target_: tests.pretrained.own_generator.Painter
+  weights: {folder}/painter.pt
+inputs:
+  _target_: scalefp.pretrained.inputs.Encoded
+  images: {folder}/pictures
+  crop: {side}
+  encoder:
+    _target_: tests.pretrained.own_generator.Coder
+    weights: {folder}/coder.pt
+  range: [0, 1]
+"""
+
+
 class Loop(Generator):
     """Looks at what it computes, which no exporter can follow."""
 

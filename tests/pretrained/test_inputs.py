@@ -21,7 +21,7 @@ from scalefp.key import Key
 from scalefp.pretrained.inputs import Encoded
 from scalefp.pretrained.release import PretrainedModel
 from scalefp.pretrained.source import digest_of
-from tests.pretrained.own_generator import Coder, Painter
+from tests.pretrained.own_generator import AUTOENCODER, Coder, Painter
 from trainings import log_of
 
 SIDE = 16
@@ -96,23 +96,14 @@ def test_pictures_that_are_no_use_are_left_out_and_named(
 
 # A training.
 
-YAML = """# @package _global_
-generator:
-  _target_: tests.pretrained.own_generator.Painter
-  weights: {folder}/painter.pt
-inputs:
-  _target_: scalefp.pretrained.inputs.Encoded
-  images: {folder}/pictures
-  crop: 16
-  encoder:
-    _target_: tests.pretrained.own_generator.Coder
-    weights: {folder}/coder.pt
-  range: [0, 1]
-modulation:
+YAML = (
+    AUTOENCODER
+    + """modulation:
   range: [0, 1]
 model:
   resolution: 16
 """
+)
 SHORT = [
     "model.n_bits=8", "model.decoder_base=192", "model.decoder_max=24", "optimizer.batch=16",
     "run.log_steps=5", "run.tensorboard=false", "schedule.decay_images=1",
@@ -133,7 +124,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(folder / "pictures", {f"{n}.png": png(n, 40, 24) for n in range(4)})
     experiments = folder / "conf" / "experiment"
     experiments.mkdir(parents=True)
-    (experiments / "mine.yaml").write_text(YAML.format(folder=folder))
+    (experiments / "mine.yaml").write_text(YAML.format(folder=folder, side=16))
     return folder
 
 

@@ -18,21 +18,11 @@ from scalefp.loading import load
 from scalefp.pretrained import fitting
 from scalefp.pretrained.inversion import middle
 from scalefp.pretrained.release import InvertingModel
-from tests.pretrained.own_generator import Coder, Painter
+from tests.pretrained.own_generator import AUTOENCODER, Coder, Painter
 
-YAML = """# @package _global_
-generator:
-  _target_: tests.pretrained.own_generator.Painter
-  weights: {folder}/painter.pt
-inputs:
-  _target_: scalefp.pretrained.inputs.Encoded
-  images: {folder}/pictures
-  crop: 64
-  encoder:
-    _target_: tests.pretrained.own_generator.Coder
-    weights: {folder}/coder.pt
-  range: [0, 1]
-modulation:
+YAML = (
+    AUTOENCODER
+    + """modulation:
   reader: inversion
   layers: [out]
   deltas: [out]
@@ -52,6 +42,7 @@ optimizer:
 run:
   tensorboard: false
 """
+)
 
 
 def scene(seed: int, width: int = 80, height: int = 72) -> Image.Image:
@@ -74,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(6):
         scene(seed).save(folder / "pictures" / f"{seed}.png")
     (folder / "experiment").mkdir()
-    (folder / "experiment" / "painter.yaml").write_text(YAML.format(folder=folder))
+    (folder / "experiment" / "painter.yaml").write_text(YAML.format(folder=folder, side=64))
     return folder
 
 
