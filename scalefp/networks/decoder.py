@@ -130,13 +130,6 @@ class Decoder(nn.Module):
             residual = residual * F.pixel_unshuffle(inside, 2).repeat(1, 3, 1, 1)
         return features, self.carriers(residual.flatten(1)).float()
 
-    def sketch(self, images: Tensor, frame: Tensor) -> Tensor:
-        """Logits [b, n] as far as the carriers tell, at a seventh of the cost of reading."""
-        if self.content is None:
-            logits: Tensor = self(images, frame)[0]
-            return logits
-        return self.look(images, frame)[1]
-
     def forward(self, images: Tensor, frame: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read images.
 

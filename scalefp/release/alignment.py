@@ -18,8 +18,8 @@ def read(decoder: Decoder, images: Tensor, filter: MatchedFilter | None = None) 
 
     Images that read evenly as they are cost one pass of the decoder, a batch at a time. Each other
     one costs as much as about twenty-five of them, thirty if something is found. Decoders without
-    carriers try places by passes, which takes hundreds; those without localizer read all as they
-    are.
+    carriers try twenty places by passes, and twenty-five more if something is found; those without
+    localizer read all as they are.
 
     Args:
         filter: the decoder's matched filter, if it was made before.

@@ -8,12 +8,22 @@ each image one reading is kept, so that its p-value is what it is for any readin
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from scalefp.networks.decoder import Decoder
-from scalefp.networks.frames import compose, distance, inverse, orientations, similarity, warp
+from scalefp.networks.frames import (
+    compose,
+    distance,
+    identity_frame,
+    inverse,
+    orientations,
+    similarity,
+    warp,
+)
 from scalefp.release.evenness import above_noise
 from scalefp.release.margins import margin_frames
 from scalefp.release.matched import MatchedFilter
@@ -112,7 +122,7 @@ def look(decoder: Decoder, filter: MatchedFilter, image: Tensor) -> tuple[Places
     framed = margin_frames(image)
     if framed is not None:
         families.append(framed)
-    changed = bool(distance(estimates[:1], both[:1]) > CHANGE)
+    changed = is_changed(estimates[:1])
     places = Places(estimates[:1] if changed else None, 2 / filter.size)
     logits = filter.logits(image, torch.cat(families))
     for frames, own in zip(families, logits.split([len(f) for f in families]), strict=True):
@@ -124,12 +134,27 @@ def look(decoder: Decoder, filter: MatchedFilter, image: Tensor) -> tuple[Places
     return places, changed
 
 
-def refine(filter: MatchedFilter, image: Tensor, frames: Tensor, evenness: Tensor) -> Tensor:
-    """Where one image reads most evenly thereabouts: from frames [c, 2, 3] to such."""
+def is_changed(estimate: Tensor) -> bool:
+    """Whether the localizer, which sees an image at ``estimate`` [1, 2, 3], sees it changed."""
+    return bool(distance(estimate, identity_frame(1, estimate.device)) > CHANGE)
+
+
+def as_it_is(logits: Tensor, changed: bool) -> Tensor:
+    """How much speaks for an image as it is, with the logits [n] that it has there."""
+    return score(above_noise(logits), -(CHANGED if changed else UNCHANGED))
+
+
+def refine(read: Callable[[Tensor], Tensor], frames: Tensor, evenness: Tensor) -> Tensor:
+    """Where one image reads most evenly thereabouts: from frames [c, 2, 3] to such.
+
+    Args:
+        read: gives the logits [f, n] of the image in frames [f, 2, 3].
+        evenness: of the image in the frames [c].
+    """
     step = STEP
     for _ in range(ROUNDS):
         around = torch.stack([neighbours(frame, step) for frame in frames])
-        tried = above_noise(filter.logits(image, around.flatten(0, 1)))
+        tried = above_noise(read(around.flatten(0, 1)))
         tried, place = tried.unflatten(0, (len(frames), -1)).max(dim=1)
         better = tried > evenness
         closer = around[torch.arange(len(frames)), place]
@@ -145,8 +170,8 @@ def read_moved(decoder: Decoder, filter: MatchedFilter, image: Tensor, logits: T
     frames, evenness, costs = places.best(KEPT, apart=2.4 / filter.size)
     if score(evenness, costs).max() < GIVE_UP:
         return logits
-    frames = refine(filter, image, frames, evenness)
+    frames = refine(partial(filter.logits, image), frames, evenness)
     moved: Tensor = decoder(image.expand(len(frames), -1, -1, -1), frames)[0]
     scores = score(above_noise(moved), costs)
-    as_it_is = score(above_noise(logits), -(CHANGED if changed else UNCHANGED))
-    return moved[scores.argmax()] if scores.max() > as_it_is else logits
+    better = scores.max() > as_it_is(logits, changed)
+    return moved[scores.argmax()] if better else logits

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from scalefp.config import ModelConfig
 from scalefp.networks.decoder import Decoder
-from scalefp.networks.frames import orientations, similarity, warp
+from scalefp.networks.frames import inverse, orientations, similarity, warp
 from scalefp.release import alignment
 from scalefp.release.evenness import SURE, above_noise, evenness
 from scalefp.release.matched import MatchedFilter
@@ -133,10 +133,7 @@ def test_a_good_localizer_saves_what_trying_does_not_find(read, patterns, off):
     place = dict(side=0.7, angle=20, x=0.2, y=-0.2)
     seen = moved(images, **place)
     assert accuracy(read(decoder, seen), bits) < 0.9
-    place["x"] += off  # what the localizer answers
-    frame = similarity(*(torch.tensor([float(value)]) for value in place.values()))[0]
-    change = (frame - torch.eye(2, 3)).flatten()
-    decoder.localizer.output.bias.copy_(change / decoder.localizer.output.bias_gain)
+    answer(decoder, **place | {"x": place["x"] + off})
     assert accuracy(read(decoder, seen), bits) > 0.95
 
 
@@ -196,11 +193,62 @@ def test_the_best_of_many_wrong_places_gives_no_unlikely_p_value(read, decoder):
     assert matches.std() == pytest.approx(math.sqrt(32), rel=0.03)
 
 
-def test_a_decoder_without_carriers_tries_places_by_passes(patterns, monkeypatch):
-    tried = []
-    monkeypatch.setattr("scalefp.release.trials.read_moved", lambda *of: tried.append(of) or of[2])
+class Correlator(Decoder):
+    """A decoder without carriers, whose logits are still the image's products with the patterns."""
+
+    def forward(self, images, frame=None):
+        self.passes += len(images)
+        if frame is not None:
+            images = warp(images, inverse(frame))
+        return images.flatten(1) @ self.patterns.flatten(1).T, None
+
+
+@pytest.fixture
+def correlator(patterns):
     decoder = build(patterns)
-    decoder.content = None
-    seen = marked(patterns, count=1)[0] * 0
-    alignment.read(decoder, seen)
-    assert len(tried) == 1
+    decoder.__class__, decoder.content = Correlator, None
+    decoder.patterns, decoder.passes = patterns, 0
+    return decoder
+
+
+def answer(decoder, **place):
+    """Let the localizer see every image in that place."""
+    frame = similarity(*(torch.tensor([float(value)]) for value in place.values()))[0]
+    change = (frame - torch.eye(2, 3)).flatten()
+    decoder.localizer.output.bias.copy_(change / decoder.localizer.output.bias_gain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images: images.flip(3),
+        lambda images: images.rot90(1, (2, 3)),
+        lambda images: images.flip(2).rot90(1, (2, 3)),
+        lambda images: squeezed(images, 1, 9 / 16),
+    ],
+    ids=["mirrored", "left", "mirrored and left", "16:9"],
+)
+def test_without_carriers_what_the_localizer_cannot_tell_is_tried(
+    read, patterns, correlator, change
+):
+    images, bits = marked(patterns)
+    seen = change(images)
+    assert accuracy(correlator(seen)[0], bits) < 0.9
+    assert accuracy(read(correlator, seen), bits) > 0.95
+
+
+@pytest.mark.parametrize("off", [0, 0.06], ids=["exact", "aside"])
+def test_without_carriers_an_image_is_read_where_the_localizer_sees_it(
+    read, patterns, correlator, off
+):
+    images, bits = marked(patterns)
+    seen = moved(images, side=0.8, angle=15, x=0.1, y=-0.1)
+    assert accuracy(read(correlator, seen), bits) < 0.9
+    answer(correlator, side=0.8, angle=15, x=0.1 + off, y=-0.1)
+    assert accuracy(read(correlator, seen), bits) > 0.95
+
+
+def test_without_carriers_an_unrelated_image_costs_few_passes(read, correlator):
+    noise = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 0.2
+    torch.testing.assert_close(read(correlator, noise), correlator(noise)[0])
+    assert correlator.passes <= 4 * 22 + 8
