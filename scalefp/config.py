@@ -88,6 +88,9 @@ class LossConfig:
     lpips: float = weight(0.0)
     lpips_backbone: str | None = None  # weights of torchvision's AlexNet, VGG-16 or SqueezeNet 1.1
     geometry: float = weight(1.0)  # where a moved image came from, distance in half images
+    # How far pixels are outside [-1, 1], mean squared excess. A file and whoever reads one see them
+    # clipped, so that without it the discriminator alone calls back what has run away.
+    range: float = weight(10.0)
     # Key bits read from instances with noise in their weights, BCE; once all bits are readable.
     weight_noise: float = weight(0.0)
     weight_noise_interval: int = within(8, 1, 10**9)  # steps between its updates
@@ -243,8 +246,8 @@ class TrainConfig:
     # A generator that others trained, to be fingerprinted instead of training one: `_target_`, its
     # class; `weights`, a file of its state dict (PACKAGE:FILE for one in a package); `weights_key`,
     # where in the file that is; anything else goes to the class. Of `model` only the sizes of
-    # pictures, key and decoder count then, and of `loss` all but what a discriminator, latents or
-    # path lengths are for.
+    # pictures, key and decoder count then, and of `loss` all but what a discriminator, latents,
+    # path lengths or the range of pixels are for: such a generator stays near its own pictures.
     generator: dict[str, Any] = field(default_factory=dict)
     # What such a generator is fed with: `_target_`, a class with `draw`, and its arguments.
     inputs: dict[str, Any] = field(default_factory=dict)

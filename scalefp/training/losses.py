@@ -41,6 +41,15 @@ def adversarial(fake_logits: Tensor) -> Tensor:
     return F.softplus(-fake_logits.float()).mean()
 
 
+def out_of_range(images: Tensor) -> Tensor:
+    """Mean square of how far pixels of images [b, 3, H, W] are outside black and white, [-1, 1].
+
+    The decoder's gradients pass through the clipping as if it were not there, so they push pixels
+    outwards without end where that once brought something.
+    """
+    return (images.float().abs() - 1).clamp_min(0).square().mean()
+
+
 def window_means(x: Tensor) -> Tensor:
     """Mean over the window about each place of x [..., H, W], as far as the window reaches.
 
@@ -121,6 +130,16 @@ def key_bits(logits: Tensor, bits: Tensor, active: Tensor | None = None) -> Tens
     )
 
 
+def picture_terms(fake_logits: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """The terms of a generator by which its images become pictures, with keys or without.
+
+    Args:
+        fake_logits: discriminator on the images [b].
+        images: generated images [b, 3, H, W].
+    """
+    return {"adversarial": adversarial(fake_logits), "range": out_of_range(images)}
+
+
 def generator_terms(
     *,
     fake_logits: Tensor,
@@ -147,7 +166,7 @@ def generator_terms(
             the decoder's estimate, and the term ``geometry``, their distance in half images.
     """
     terms = {
-        "adversarial": adversarial(fake_logits),
+        **picture_terms(fake_logits, images),
         "latent": F.mse_loss(recovered.float(), z.float()),
         "bits": key_bits(key_logits, bits, active),
         **consistency_terms(images),

@@ -161,10 +161,10 @@ class Scheduled:
     def weights(self, config: TrainConfig) -> dict[str, float | Tensor]:
         """Weights of the generator's loss terms."""
         loss = config.loss
+        weights: dict[str, float | Tensor] = {"adversarial": loss.adversarial, "range": loss.range}
         if not config.fingerprint:
-            return {"adversarial": loss.adversarial}
-        weights: dict[str, float | Tensor] = {
-            "adversarial": loss.adversarial,
+            return weights
+        weights |= {
             "latent": loss.latent,
             "bits": loss.bits,
             "consistency": self.consistency * (1 - loss.visibility),

@@ -18,6 +18,8 @@ from scalefp.training.schedule import Progress
 
 # What a resumed run may change: nothing here alters what was learned so far.
 FREE_OPTIONS = ("name", "run.", "schedule.total_images")
+# Options that trainings of earlier versions do not name, with what these did: no such term.
+EARLIER = {"loss.range": 0.0}
 
 
 class State(Protocol):
@@ -43,6 +45,7 @@ def check_binding(
     path: Path, before: dict[str, Any], options: dict[str, Any], binding: str
 ) -> None:
     """Raise :class:`UserError` unless a saved training had the options that have to be the same."""
+    before = {name: value for name, value in EARLIER.items() if name in options} | before
     unknown = sorted(name for name in before.keys() - options.keys() if "perturb" not in name)
     # Unless it is only started from, it is another training's folder.
     error = UserError if binding else FolderTakenError

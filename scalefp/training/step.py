@@ -288,7 +288,7 @@ class Step:
             if self.config.fingerprint:
                 terms, figures = self.reading_terms(part, fake, fake_logits, due)
             else:
-                terms, figures = {"adversarial": losses.adversarial(fake_logits)}, {}
+                terms, figures = losses.picture_terms(fake_logits, fake), {}
             (losses.total(terms, weights) / len(parts)).backward()
             found.append(figures | terms)
         return mean_terms(found)

@@ -485,7 +485,7 @@ def test_the_weights_are_those_of_the_schedule(pictures, tmp_path, monkeypatch):
     weights = [arguments[1] for arguments, _ in calls]
     assert {name: float(weight) for name, weight in weights[0].items()} == {
         "adversarial": 0.7, "latent": 0.3, "bits": 5.0, "consistency": config.loss.consistency,
-        "visible": 0.0, "geometry": config.loss.geometry,
+        "visible": 0.0, "geometry": config.loss.geometry, "range": config.loss.range,
     }  # fmt: skip
     moved = [line["consistency_weight"] for line in log_of(tmp_path)]
     used = [float(w["consistency"]) for w in weights[1:]]

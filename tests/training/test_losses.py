@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from scalefp.networks.frames import identity_frame
+from scalefp.perturb.entry import pass_gradients
 from scalefp.training.losses import (
     change_weights,
     consistency_terms,
@@ -15,6 +16,7 @@ from scalefp.training.losses import (
     generator_terms,
     gradient_difference,
     key_bits,
+    out_of_range,
     path_lengths,
     r1_penalty,
     total,
@@ -74,7 +76,7 @@ def test_generator_wants_to_be_taken_for_real(logit, expected):
 
 def test_terms_of_a_perfect_generator_and_decoder_vanish():
     terms = terms_of(logit=SURE)
-    assert set(terms) == {"adversarial", "latent", "bits", "consistency", "visible"}
+    assert set(terms) == {"adversarial", "range", "latent", "bits", "consistency", "visible"}
     for name, term in terms.items():
         assert term.item() == pytest.approx(0, abs=1e-6), name
 
@@ -195,6 +197,35 @@ def test_texture_is_no_way_out_of_the_visible_term():
     images = torch.cat([half_flat(), half_flat()]).requires_grad_()
     (gradient,) = torch.autograd.grad(consistency_terms(images)["visible"], images)
     assert not gradient.any()
+
+
+# Range.
+
+
+def test_only_what_is_outside_of_black_and_white_counts_by_the_square_of_the_excess():
+    images = torch.linspace(-1, 1, 48).reshape(1, 3, 4, 4)
+    assert out_of_range(images).item() == 0
+    images[0, 0, 0, 0], images[0, 2, 3, 3] = -3.0, 1.5
+    assert out_of_range(images).item() == pytest.approx((2**2 + 0.5**2) / 48)
+    assert terms_of(images=images.repeat(2, 1, 1, 1))["range"].item() == pytest.approx(4.25 / 48)
+
+
+@pytest.mark.parametrize(("weight", "settled"), [(10.0, 0.02), (20.0, 0.01)])
+def test_pixels_that_a_reader_pushes_out_come_back_to_where_both_pull_alike(weight, settled):
+    """A reader that likes white: its gradient passes through the clipping wherever a pixel is."""
+    push, start = 0.4, torch.tensor([50.0, 2.0, 1.0, 0.5])
+    end = {}
+    for used in (0.0, weight):
+        images = start.expand(1, 3, 1, 4).clone().requires_grad_()
+        for _ in range(200):
+            white = pass_gradients(images, images.detach().clamp(-1, 1)).mean()
+            terms = {"white": -white, "range": out_of_range(images)}
+            (gradient,) = torch.autograd.grad(total(terms, {"white": push, "range": used}), images)
+            images = (images - 0.5 * gradient).detach().requires_grad_()
+        end[used] = images.detach()
+    assert (end[0.0] > start + 3).all()  # without end
+    # push = 2 weight excess: both gradients are those of a mean over the pixels.
+    torch.testing.assert_close(end[weight], torch.full_like(end[weight], 1 + settled))
 
 
 # Regularization.

@@ -213,9 +213,11 @@ def test_one_step_hardly_moves_the_running_difference():
 def test_other_weights_are_those_of_the_loss():
     config = options()
     config.loss.adversarial, config.loss.latent, config.loss.bits = 0.7, 0.3, 5.0
+    config.loss.range = 2.0
     weights = weights_of(Progress.start(config), config)
     assert weights == {
-        "adversarial": 0.7, "latent": 0.3, "bits": 5.0, "consistency": 40.0, "visible": 0.0,
+        "adversarial": 0.7, "range": 2.0, "latent": 0.3, "bits": 5.0, "consistency": 40.0,
+        "visible": 0.0,
     }  # fmt: skip
 
 
@@ -266,12 +268,13 @@ def test_the_ramp_runs_from_readable_to_full():
     assert progress.ramp(config) == 1
 
 
-def test_without_keys_no_bit_is_active_and_only_realism_counts():
+def test_without_keys_no_bit_is_active_and_only_pictures_count():
     config = options()
     config.fingerprint = False
     progress = Progress.start(config)
     assert progress.n_active == 0
-    assert weights_of(progress, config) == {"adversarial": config.loss.adversarial}
+    weights = {"adversarial": config.loss.adversarial, "range": config.loss.range}
+    assert weights_of(progress, config) == weights
 
 
 def test_the_geometry_term_counts_where_there_is_a_localizer():
