@@ -173,7 +173,8 @@ class ComputeConfig:
     """How and where it runs; none of these changes what is learned (but for rounding)."""
 
     device: str = one_of("auto", *DEVICES)
-    # auto: bf16 where that was measured to be faster; a resumed training keeps what it began with.
+    # auto: bf16 on GPUs that have it and where a CPU was measured to be faster in it; a resumed
+    # training keeps what it began with.
     precision: str = one_of("auto", *PRECISIONS)
     threads: int = within(1, 1, 1024)  # CPU threads for each process
     log_steps: int = within(20, 1, 10**9)  # steps between lines of log.jsonl

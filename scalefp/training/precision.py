@@ -1,4 +1,9 @@
-"""In which precision a training computes: bfloat16 where that was measured to be faster here."""
+"""In which precision a training computes: bfloat16 where it is faster.
+
+On a CPU that is measured, since some only emulate it. On a GPU the same probe measures how long
+kernels take to be launched, not to compute: on an H200 it chose float32, in which the training of
+`experiment=emoji` took 32.6 ms a step, where its step takes 26.3 in bfloat16. So a GPU is asked.
+"""
 
 import statistics
 import time
@@ -51,8 +56,11 @@ def faster_precision(device: torch.device, measure: Measure = probe) -> torch.dt
     """bfloat16 if a step takes clearly less time in it on this hardware, else float32.
 
     Args:
-        measure: seconds of some work in a precision.
+        measure: seconds of some work in a precision, on a CPU.
     """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
     times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     for _ in range(1 + REPEATS):  # the first to warm up; turn by turn, since the load changes
         for precision, seconds in times.items():

@@ -31,6 +31,14 @@ def test_the_faster_precision_is_the_median_of_a_few_tries(single, half, faster)
     assert faster_precision(CPU, clock(single, half)) == faster
 
 
+@pytest.mark.parametrize(("native", "faster"), [(True, HALF), (False, SINGLE)])
+def test_a_gpu_is_asked_not_measured(monkeypatch, native, faster):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation
+    )
+    assert faster_precision(torch.device("cuda"), clock([], [])) == faster
+
+
 def test_the_probe_measures_some_work():
     assert 0 < probe(SINGLE, CPU) < 60
 
