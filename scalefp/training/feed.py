@@ -9,6 +9,7 @@ from scalefp.config import DataConfig
 from scalefp.data.dataset import ImageSet, sample_indices
 from scalefp.data.images import to_float
 from scalefp.training.distributed import World
+from scalefp.training.transfer import staged
 
 MOST = 0.5  # of a device's free memory, for the data set
 
@@ -59,11 +60,12 @@ class Feed:
         """Take the images that come after ``seen`` images; nothing waits for the device."""
         indices = sample_indices(len(self._images), self._seed, seen, self._batch)
         rows = torch.from_numpy(indices[self._world.rank :: self._world.size].copy())
+        device = self.pixels.device
         if self._on_device:
-            rows = rows.to(self.pixels.device, non_blocking=True)
+            rows = staged(rows, device).to(device, non_blocking=True)
             torch.index_select(self._images, 0, rows, out=self.pixels)
         else:
-            batch = self._images.index_select(0, rows).pin_memory()
+            batch = staged(self._images.index_select(0, rows), device)
             self.pixels.copy_(batch, non_blocking=True)
 
     def images(self, source: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from scalefp.config import OptimizerConfig, TrainConfig
 from scalefp.metrics import psnr_of
 from scalefp.training.means import Means
+from scalefp.training.transfer import staged
 
 SMOOTHING = 0.05  # weight of the newest step in the running means
 # Share of the excess of the consistency term, in powers of ten, by which its weight moves in a
@@ -156,7 +157,7 @@ class Scheduled:
         values[0], values[1] = progress.ramp(config), progress.consistency_weight
         values[2] = progress.path_mean
         values[3 : 3 + progress.n_active] = 1
-        self._values.copy_(values, non_blocking=True)
+        self._values.copy_(staged(values, self._values.device), non_blocking=True)
 
     def weights(self, config: TrainConfig) -> dict[str, float | Tensor]:
         """Weights of the generator's loss terms."""

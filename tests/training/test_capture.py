@@ -77,7 +77,6 @@ def test_too_little_memory_is_no_reason_to_go_on(monkeypatch):
 @pytest.mark.parametrize("streamed", [False, True])
 def test_images_come_in_the_order_of_the_seed_from_either_memory(monkeypatch, streamed):
     monkeypatch.setattr(feed, "fits", lambda size, device: not streamed)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # needs CUDA
     pixels = np.arange(20, dtype=np.uint8)[:, None, None, None].repeat(3, axis=1)
     data = SimpleNamespace(pixels=pixels)
     batches = Feed(data, DataConfig(), World(1, 2, CPU), seed=3, batch=8)
