@@ -123,7 +123,7 @@ class Instance(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         self.check_latents(z)
-        x = F.linear(normalize_2nd_moment(z), self.input_weight, self.input_bias)
+        x = self._enter(normalize_2nd_moment(z))
         x = F.leaky_relu_(x, ACTIVATION_SLOPE).unflatten(1, (-1, 4, 4))
         x = x.contiguous(memory_format=torch.channels_last)
         rgb = None
@@ -132,15 +132,22 @@ class Instance(nn.Module):
                 x = upsample(F.leaky_relu_(self._convolve(x, f"block{i}_before"), ACTIVATION_SLOPE))
             x = F.leaky_relu_(self._convolve(x, f"block{i}_conv"), ACTIVATION_SLOPE)
             skip = self._convolve(x, f"block{i}_to_rgb")
-            rgb = skip if rgb is None else upsample(rgb) + skip
+            rgb = skip if rgb is None else self._add(upsample(rgb), skip)
         assert rgb is not None
         return rgb
 
     def _convolve(self, x: Tensor, name: str) -> Tensor:
         """One layer; an offset, where the layer has one, is added to its input."""
         offset = self._parameters.get(f"{name}_offset")
-        if offset is not None:
-            x = x + offset
+        return self._apply_layer(x if offset is None else x + offset, name)
+
+    def _add(self, rgb: Tensor, skip: Tensor) -> Tensor:
+        return rgb + skip
+
+    def _enter(self, z: Tensor) -> Tensor:
+        return F.linear(z, self.input_weight, self.input_bias)
+
+    def _apply_layer(self, x: Tensor, name: str) -> Tensor:
         weight, bias = self._parameters[f"{name}_weight"], self._parameters[f"{name}_bias"]
         assert weight is not None
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
