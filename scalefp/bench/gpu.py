@@ -25,7 +25,9 @@ from scalefp.training.step import Step
 
 BATCH = {32: 256, 64: 128, 128: 64, 256: 16}
 TEXTBOOK = 64  # pixels; the step beside the textbook's
-REPEATS = 20
+# Few: a captured step varies little, and the textbook's takes long.
+STEPS, TEXTBOOK_STEPS = 10, 3
+REPEATS = 20  # of using a model
 USED = 256  # images at a time of an instance, and to read
 
 
@@ -71,7 +73,8 @@ def kernels(task: Task, device: torch.device) -> tuple[int, float]:
     """How many kernels a task runs on a GPU, and how long they take together, in seconds."""
     if device.type != "cuda":
         return 0, 0.0
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities, acc_events=True) as profiler:
         task()
     events = profiler.events() or []
     on_device = [e for e in events if e.device_type == DeviceType.CUDA]
@@ -100,7 +103,7 @@ def textbook_steps(config: TrainConfig, device: torch.device) -> dict[str, Task]
 
 
 def measure_step(
-    resolution: int, device: torch.device, repeats: int = REPEATS, batch: int | None = None
+    resolution: int, device: torch.device, repeats: int = STEPS, batch: int | None = None
 ) -> list[Row]:
     """Images a second, kernels, share of time that the GPU computes, memory."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -108,7 +111,7 @@ def measure_step(
     batch, own = config.optimizer.batch, finished(second_half(config, device), device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    (seconds,) = interleaved([own], repeats, warm_up=2 + WARM_UP)
+    (seconds,) = interleaved([own], repeats, warm_up=1 + WARM_UP)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
     count, busy = kernels(own, device)
     where = f"{resolution} px, batch {batch}"
@@ -116,7 +119,8 @@ def measure_step(
     rows = [row(what, "img/s", rates(seconds, batch))]
     if resolution == TEXTBOOK:
         for name, task in textbook_steps(config, device).items():
-            (others,) = interleaved([finished(task, device)], max(1, repeats // 4), warm_up=2)
+            times = min(repeats, TEXTBOOK_STEPS)
+            (others,) = interleaved([finished(task, device)], times, warm_up=2)
             beside, target = (f"textbook, {name}", rates(others, batch)), ">= 4"
             rows.append(row(what, "img/s", rates(seconds, batch), beside=beside, target=target))
     whole = sorted(seconds)[len(seconds) // 2]

@@ -58,7 +58,7 @@ def shares(task: Task, networks: Mapping[str, nn.Module]) -> dict[str, float]:
             stack.enter_context(labelled(name, module))
         # Events of the task's thread alone: there is no other with one thread, and with several
         # the others only share the work of its operations.
-        profiler = stack.enter_context(profile(activities=[ProfilerActivity.CPU]))
+        profiler = stack.enter_context(profile(activities=[ProfilerActivity.CPU], acc_events=True))
         task()
     events = profiler.events()
     assert events is not None

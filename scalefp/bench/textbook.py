@@ -9,7 +9,6 @@ Shape legend: b batch, I and O channels, H W height and width, n key bits, e emb
 """
 
 import math
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +20,9 @@ from scalefp.networks.generator import KeyEmbedding, block_resolutions, channels
 from scalefp.networks.layers import Linear, normalize_2nd_moment
 
 
-@cache
-def low_pass(channels: int, device: torch.device | str = "cpu") -> Tensor:
+def low_pass(channels: int) -> Tensor:
     """The filter 1 3 3 1 both ways, for each channel: [C, 1, 4, 4]."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     return (taps[:, None] * taps / taps.sum() ** 2).expand(channels, 1, 4, 4)
 
 
@@ -35,6 +33,8 @@ def activated(x: Tensor) -> Tensor:
 class ModulatedConv(nn.Module):
     """Weights of each sample's own, in one grouped convolution; optionally doubles H and W."""
 
+    filter: Tensor
+
     def __init__(
         self, inputs: int, outputs: int, kernel: int, embedding: int, *, up: bool = False
     ) -> None:
@@ -44,6 +44,8 @@ class ModulatedConv(nn.Module):
         self.affine = Linear(embedding, inputs)
         self.gain = 1 / math.sqrt(inputs * kernel * kernel)
         self.up = up
+        if up:
+            self.register_buffer("filter", low_pass(outputs) * 4, persistent=False)
 
     def forward(self, x: Tensor, embedding: Tensor, *, demodulate: bool = True) -> Tensor:
         b, inputs, height, width = x.shape
@@ -57,7 +59,7 @@ class ModulatedConv(nn.Module):
             weight = weight.transpose(1, 2).reshape(b * inputs, outputs, k, k)
             x = F.conv_transpose2d(x, weight, stride=2, groups=b)
             x = x.unflatten(1, (b, outputs))[0]
-            x = F.conv2d(x, low_pass(outputs, x.device) * 4, padding=1, groups=outputs)
+            x = F.conv2d(x, self.filter, padding=1, groups=outputs)
         else:
             x = F.conv2d(x, weight.flatten(0, 1), padding=k // 2, groups=b)
             x = x.unflatten(1, (b, outputs))[0]
@@ -66,6 +68,8 @@ class ModulatedConv(nn.Module):
 
 class Generator(nn.Module):
     """``G(z [b, dz], bits [b, n]) -> images [b, 3, R, R]``."""
+
+    filter: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -79,6 +83,7 @@ class Generator(nn.Module):
         )
         self.convs = nn.ModuleList(ModulatedConv(w, w, 3, e) for w in widths[1:])
         self.to_rgb = nn.ModuleList(ModulatedConv(w, 3, 1, e) for w in widths)
+        self.register_buffer("filter", low_pass(3) * 4, persistent=False)
 
     def forward(self, z: Tensor, bits: Tensor) -> Tensor:
         embedding = self.embedding(bits)
@@ -88,9 +93,7 @@ class Generator(nn.Module):
         for up, conv, to_rgb in zip(self.ups, self.convs, self.to_rgb[1:], strict=True):
             x = activated(up(x, embedding))
             x = activated(conv(x, embedding))
-            rgb = F.conv_transpose2d(
-                rgb, low_pass(3, rgb.device) * 4, stride=2, padding=1, groups=3
-            )
+            rgb = F.conv_transpose2d(rgb, self.filter, stride=2, padding=1, groups=3)
             rgb = rgb + to_rgb(x, embedding, demodulate=False)
         return rgb
 
@@ -98,17 +101,21 @@ class Generator(nn.Module):
 class Conv(nn.Module):
     """Convolution with equalized learning rate; optionally filters and halves H and W."""
 
+    filter: Tensor
+
     def __init__(self, inputs: int, outputs: int, kernel: int, *, down: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.gain = 1 / math.sqrt(inputs * kernel * kernel)
         self.down = down
+        if down:
+            self.register_buffer("filter", low_pass(inputs), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         k = self.weight.shape[-1]
         if self.down:
-            x = F.conv2d(x, low_pass(x.shape[1], x.device), padding=1 + k // 2, groups=x.shape[1])
+            x = F.conv2d(x, self.filter, padding=1 + k // 2, groups=x.shape[1])
             return F.conv2d(x, self.weight * self.gain, self.bias, stride=2)
         return F.conv2d(x, self.weight * self.gain, self.bias, padding=k // 2)
 

@@ -40,7 +40,7 @@ def add_bench_command(to: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu",
-        help="cuda: training steps, instances and decoding on a GPU, in about three minutes",
+        help="cuda: training steps, instances and decoding on a GPU, in some minutes",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, table.md")
     parser.add_argument("--force", action="store_true", help="overwrite results in --out")

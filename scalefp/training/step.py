@@ -166,12 +166,18 @@ class Step:
         data: ImageSet,
         world: World,
         precision: torch.dtype,
+        *,
+        captured: bool = True,
     ) -> None:
+        """
+        Args:
+            captured: False to compute every step kernel by kernel, on a GPU as elsewhere.
+        """
         self.config, self.state, self.world = config, state, world
         batch = config.optimizer.batch
         self.feed = Feed(data, config.data, world, seed=config.seed, batch=batch)
         self.scheduled = Scheduled(config.model.n_bits, world.device)
-        self.captured = Captured(world.device, wanted=world.size == 1)
+        self.captured = Captured(world.device, wanted=captured and world.size == 1)
         self.computing = partial(computing_in, precision, world.device)
         self.optimizers = state.reader_optimizer, state.discriminator_optimizer
         if world.device.type == "cuda":

@@ -29,6 +29,7 @@ REPORTS = {
     "fidelity": ROOT / "fidelity",
     "flatten": ROOT / "flattening",
     "generator_tampering": ARTIFICIAL / "tampering",
+    "gpu_step": ROOT / "performance",
     "generator_secrecy": ROOT / "secrecy",
     "invert": ROOT / "inversion",
     "key_geometry": ROOT / "key-geometry",
