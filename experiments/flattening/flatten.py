@@ -2,11 +2,13 @@
 
     python experiments/flattening/flatten.py --model emoji
 
-writes results.json and results.md beside this file: one row for each share of the maps removed.
-The same change stands among others, with plots, in the report of ``scalefp evaluate``.
+writes results.json and results.md beside this file: one row for each share of the maps removed. A
+release without maps draws the same at every share. The same change stands among others, with
+plots, in the report of ``scalefp evaluate``.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +32,35 @@ def measure_shares(model: scalefp.Model, config: EvaluateConfig) -> list[dict[st
     return [tampered.nothing(), *(tampered.attempt(attempt) for attempt in tries)]
 
 
-def table(results: dict[str, Any]) -> str:
-    """The rows as Markdown."""
+def table(release: Mapping[str, Any]) -> str:
+    """One line for each share of the maps removed."""
     shares = [f"attributed, {pool} image(s)" for pool in POOLS]
     head = ["maps removed", "bit accuracy", *shares, "PSNR to untouched, dB", "feature distance"]
     lines = []
-    for row in results["rows"]:
+    for row in release["rows"]:
         attributed = [row["attributed"][str(pool)]["soft"][str(ISSUED)] for pool in POOLS]
         distance = f"{row['distance']:.1f} ({row['loss']:+.1%})" if "loss" in row else ""
         cells = [f"{row['strength']:.0%}", f"{row['mean']:.4f}", *(f"{s:.1%}" for s in attributed)]
         lines.append([*cells, f"{row['psnr']:.1f}", distance])
-    note = f"Attributed at fpr {FPR:g} among {ISSUED:,} issued keys, soft form."
-    return f"{markdown_table(head, lines)}\n\n{note}\n"
+    return markdown_table(head, lines)
+
+
+def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """All releases as one page."""
+    parts = [
+        "# Flattening the constant maps of an instance",
+        f"Attributed at fpr {FPR:g} among {ISSUED:,} issued keys, soft form. A PSNR of 100 dB says "
+        "that every picture is what it was.",
+    ]
+    for name, release in results.items():
+        parts += [
+            f"## `{name}`",
+            f"Release `{release['release'][:16]}`; {release['keys']} keys, "
+            f"{release['images_per_key']} images each; seed {release['seed']}; "
+            f"{release['date'][:10]}; {release['hardware']}.",
+            table(release),
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -66,7 +85,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-EXPERIMENT = Experiment(Path(__file__).parent, measure, table, page_file="results.md")
+EXPERIMENT = Experiment(
+    Path(__file__).parent, measure, markdown, named_by="model", page_file="results.md"
+)
 
 
 def main() -> None:
