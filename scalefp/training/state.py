@@ -59,8 +59,8 @@ def check_binding(
         if bound and before.get(name) != options.get(name):
             raise error(
                 f"{path.parent} holds a training with {name}={before.get(name)}, not "
-                f"{options.get(name)}: "
-                + ("set it so" if binding else "choose another name= or remove that folder")
+                f"{options.get(name)}: set it so"
+                + ("" if binding else " to go on, choose another name= or remove that folder")
             )
 
 

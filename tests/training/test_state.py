@@ -26,7 +26,7 @@ def test_options_that_are_gone_are_named(tmp_path):
 
 def test_a_training_from_before_the_range_term_had_none_of_it(tmp_path):
     check_binding(tmp_path / "state.pt", OPTIONS, OPTIONS | {"loss.range": 0.0}, "")
-    refused = r"holds a training with loss\.range=0\.0, not 10\.0: choose another name="
+    refused = r"holds a training with loss\.range=0\.0, not 10\.0: set it so to go on, choose"
     with pytest.raises(UserError, match=refused):
         check_binding(tmp_path / "state.pt", OPTIONS, OPTIONS | {"loss.range": 10.0}, "")
     check_binding(tmp_path / "state.pt", OPTIONS, OPTIONS, "")  # another kind, which has no such
