@@ -17,23 +17,21 @@ from tqdm import tqdm
 from scalefp.config import LossConfig, ModelConfig, OptimizerConfig
 from scalefp.data.dataset import sample_indices
 from scalefp.data.images import to_float
+from scalefp.evaluation.copies import C, Copy, draw_inputs, network_of, trainable_copy
 from scalefp.evaluation.tamper import deviation
 from scalefp.networks.discriminator import Discriminator
 from scalefp.networks.layers import ACTIVATION_GAIN, downsample
+from scalefp.pretrained.instance import PretrainedInstance
 from scalefp.release.instance import Instance
 from scalefp.training import losses
 
 WARM_UP_IMAGES = 2048  # that the discriminator sees before the instance moves
 
 
-def trainable_copy(instance: Instance) -> Instance:
-    """The same network with weights of its own that can be trained."""
-    tensors = {name: tensor.detach().clone() for name, tensor in instance.named_parameters()}
-    return Instance(instance.config, tensors).requires_grad_(True)
-
-
-def fresh_discriminator(instance: Instance) -> Discriminator:
-    """A discriminator of the instance's sizes with random weights."""
+def fresh_discriminator(instance: Copy) -> Discriminator:
+    """A discriminator with random weights, of the instance's sizes where these are known."""
+    if isinstance(instance, PretrainedInstance):
+        return Discriminator(ModelConfig(resolution=instance.config.resolution))
     sizes = instance.config
     return Discriminator(
         ModelConfig(
@@ -119,14 +117,14 @@ def train_on(
 
 
 def fine_tune(
-    instance: Instance, data: Tensor, images: Sequence[int], *, seed: int, batch: int = 32
-) -> Iterator[tuple[int, Instance]]:
+    instance: C, data: Tensor, images: Sequence[int], *, seed: int, batch: int = 32
+) -> Iterator[tuple[int, C]]:
     """Train a copy of ``instance`` on ``data`` as a plain GAN, as :func:`train_on` does.
 
     Args:
         data: the recipient's pictures at the instance's resolution, uint8 [n, 3, R, R].
         images: counts of generated images, ascending, at which the copy is handed out.
-        seed: of the discriminator's weights, the order of the data and the latents.
+        seed: of the discriminator's weights, the order of the data and the inputs.
 
     Yields:
         (images the instance was trained on, an instance of its own).
@@ -138,12 +136,14 @@ def fine_tune(
     copy = trainable_copy(instance)
 
     def made() -> Tensor:
-        z = torch.randn(batch, instance.config.latent_dim, generator=draw)
-        drawn: Tensor = copy(z)
+        drawn: Tensor = copy(draw_inputs(copy, batch, draw))
         return drawn
 
-    for count in train_on(copy, made, discriminator, data, images, seed=seed, batch=batch):
-        yield count, trainable_copy(copy).requires_grad_(False)
+    network = network_of(copy)
+    for count in train_on(network, made, discriminator, data, images, seed=seed, batch=batch):
+        handed_out = trainable_copy(copy)
+        network_of(handed_out).requires_grad_(False)
+        yield count, handed_out
 
 
 def fresh_network(instance: Instance, seed: int) -> Instance:

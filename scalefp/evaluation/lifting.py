@@ -38,8 +38,7 @@ from scalefp.evaluation.unrelated import draw_images
 from scalefp.metrics import FloatArray, bit_accuracy
 
 if TYPE_CHECKING:
-    from scalefp.evaluation.method import OtherMethod
-    from scalefp.release.model import Model
+    from scalefp.evaluation.method import Measured
 
 OWN_IMAGES = 1024  # that the attacker draws from his own copy: as many as he likes
 ISSUED = 1_000_000  # keys among which the victim is named
@@ -90,9 +89,7 @@ class Lifting:
         samples: where the keys come from; victim k is lifted by recipient ``victims + k``.
     """
 
-    def __init__(
-        self, model: Model | OtherMethod, samples: Samples, config: EvaluateConfig
-    ) -> None:
+    def __init__(self, model: Measured, samples: Samples, config: EvaluateConfig) -> None:
         self.model, self.samples, self.config = model, samples, config
         self.victims = min(config.lifting.victims, config.keys // 2)
         seeds = stream(config, "lifting").integers(0, 2**31, 4 * self.victims)
@@ -288,7 +285,7 @@ def mean_psnr(changed: Sequence[Tensor], before: Sequence[Tensor]) -> float:
 
 
 def lifting_parts(
-    model: Model | OtherMethod, samples: Samples, config: EvaluateConfig
+    model: Measured, samples: Samples, config: EvaluateConfig
 ) -> dict[str, Callable[[], Any]]:
     """What is to be measured, by name: each attacker's knowledge, then the other attacks."""
     lifting, known = Lifting(model, samples, config), knowledges(config)

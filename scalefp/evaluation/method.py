@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -26,9 +26,9 @@ from scalefp.attribution.reading import Reading
 from scalefp.data.images import to_float, to_tensor
 from scalefp.errors import UserError
 from scalefp.key import Key
-from scalefp.pretrained.release import PretrainedModel
 
 if TYPE_CHECKING:
+    from scalefp.pretrained.release import PretrainedModel
     from scalefp.release.model import Model
 
 
@@ -163,14 +163,14 @@ def _content(value: object) -> str:
     return repr(value)
 
 
-def as_measured(model: Model | OtherMethod | Method) -> Model | OtherMethod:
-    """A method in the shape of a release, which a release of this project's generator has itself.
+# What is measured: a release, or another method in its shape.
+Measured: TypeAlias = "Model | PretrainedModel | OtherMethod"
 
-    One of a generator that others trained is measured as a method is: what is done to weights is
-    done to layers that it may not have.
-    """
-    if hasattr(model, "instantiate") and not isinstance(model, PretrainedModel):
-        return cast("Model | OtherMethod", model)
+
+def as_measured(model: Measured | Method) -> Measured:
+    """A method in the shape of a release, which a release has itself."""
+    if hasattr(model, "instantiate"):
+        return cast("Measured", model)
     return OtherMethod(model)
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from scalefp.errors import FolderTakenError, UserError
-from scalefp.evaluation.method import OtherMethod, as_measured, load_method
+from scalefp.evaluation.method import Measured, as_measured, load_method
 from scalefp.evaluation.run import PARTS, open_inputs
 from scalefp.evaluation.samples import EvaluateConfig
 from scalefp.loading import bundled_names, load_generating
-from scalefp.release.model import Model
 
 # What Hydra, a lock and a failure leave in a folder before anything is measured.
 BESIDE = {".hydra", "evaluate.log", ".lock", "error.txt"}
@@ -69,7 +68,7 @@ class EvaluateOptions:
                 f"{folder} holds other files: choose an empty or a new folder as out="
             )
 
-    def open(self) -> Model | OtherMethod:
+    def open(self) -> Measured:
         """What is to be measured."""
         if self.method:
             return load_method(self.method)

@@ -127,7 +127,7 @@ def plot_tampering(untouched: Row, rows: Sequence[Row]) -> Figure:
     for index, name in enumerate(dict.fromkeys(row["tampering"] for row in rows)):
         own = [row for row in rows if row["tampering"] == name]
         style = {"color": f"C{index}", "ms": 4, "lw": 1, "label": name}
-        begins = [] if name == FINE_TUNING else [untouched]
+        begins = [] if name.startswith(FINE_TUNING) else [untouched]
         if measured:
             x = [row["loss"] for row in [*begins, *own]]
             axes[0].plot(x, [row["mean"] for row in [*begins, *own]], "o-", **style)

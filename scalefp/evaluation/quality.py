@@ -110,7 +110,7 @@ def reference_pixels(samples: Samples, config: EvaluateConfig, count: int) -> tu
     if original is not None:
         seed = int(stream(config, "original").integers(2**31))
         return ORIGINAL, from_files(original.sample(count, seed=seed))
-    return DATA, data_pixels(config, count, samples.images.shape[-1])
+    return DATA, data_pixels(config, count, samples.model.config.resolution)
 
 
 def measure_features(

@@ -5,13 +5,15 @@ a removal that ruins the pictures is none. The same latents of the same keys are
 that the tampering is the only difference.
 
 Quality is how much further the images lie from the data in feature distance than those of the
-untouched instances ("loss": 0.1 is ten percent further), and PSNR to the untouched image.
+untouched instances ("loss": 0.1 is ten percent further), and PSNR to the untouched image. Of a
+generator that others trained, what that one makes stands for the data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +23,11 @@ from torch import Tensor, nn
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_pil
 from scalefp.errors import UserError
+from scalefp.evaluation.copies import Copy, tampered
 from scalefp.evaluation.features import extract
 from scalefp.evaluation.finetune import fine_tune
-from scalefp.evaluation.quality import data_pixels, decibels
+from scalefp.evaluation.method import OtherMethod
+from scalefp.evaluation.quality import decibels, reference_pixels
 from scalefp.evaluation.samples import (
     EvaluateConfig,
     Samples,
@@ -32,15 +36,16 @@ from scalefp.evaluation.samples import (
     reading_figures,
     stream,
 )
-from scalefp.evaluation.tamper import TAMPERINGS, tamper
+from scalefp.evaluation.tamper import TAMPERINGS, is_map
 from scalefp.metrics import Statistics, frechet_distance
-from scalefp.release.instance import Instance
+from scalefp.pretrained.release import PretrainedModel
 
 if TYPE_CHECKING:
-    from scalefp.evaluation.method import OtherMethod
-    from scalefp.release.model import Model
+    from scalefp.evaluation.method import Measured, Original
 
-UNTOUCHED, FINE_TUNING = "untouched", "fine-tuning"
+UNTOUCHED = "untouched"
+# Training on, against clean pictures or against those that the recipient's own copy makes.
+FINE_TUNING, OWN_PICTURES = "fine-tuning", "fine-tuning on own pictures"
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,12 @@ class Attempt:
 
 
 def attempts(config: EvaluateConfig) -> list[Attempt]:
-    """Every strength of the table; fine-tuning apart.
+    """Every strength of the table that is wanted; fine-tuning apart.
 
     Raises:
         UserError: a tampering that the table does not have.
     """
-    known = [*TAMPERINGS, FINE_TUNING]
+    known = [*TAMPERINGS, FINE_TUNING, OWN_PICTURES]
     names = known if config.tamperings is None else config.tamperings
     for name in names:
         if name not in known:
@@ -72,15 +77,36 @@ def attempts(config: EvaluateConfig) -> list[Attempt]:
     return [
         Attempt(name, float(strength))
         for name in names
-        if name != FINE_TUNING
+        if name in TAMPERINGS
         for strength in TAMPERINGS[name].test_strengths
     ]
 
 
-def fine_tuning_wanted(config: EvaluateConfig) -> bool:
-    """Whether instances are to be trained on."""
-    wanted = config.tamperings is None or FINE_TUNING in config.tamperings
-    return wanted and bool(config.finetune_images)
+def has_maps(model: Measured) -> bool:
+    """Whether a model's instances have constant maps, which can be flattened."""
+    if not isinstance(model, PretrainedModel):
+        return True  # or are measured to stay as they are
+    return any(is_map(*named) for named in model.parent.network.named_parameters())
+
+
+def possible(model: Measured, config: EvaluateConfig) -> list[Attempt]:
+    """Of :func:`attempts` those that a model's instances leave room for."""
+    if isinstance(model, OtherMethod):  # whose weights nobody has
+        return []
+    wanted = attempts(config)
+    if any(attempt.tampering == "flatten" for attempt in wanted) and not has_maps(model):
+        return [attempt for attempt in wanted if attempt.tampering != "flatten"]
+    return wanted
+
+
+def tunings(model: Measured, config: EvaluateConfig) -> list[str]:
+    """Ways of training on that are wanted: of copies of a generator that others trained, both."""
+    if isinstance(model, OtherMethod) or not config.finetune_images:
+        return []
+    both = [FINE_TUNING, OWN_PICTURES]
+    if config.tamperings is None:
+        return both if isinstance(model, PretrainedModel) else [FINE_TUNING]
+    return [name for name in both if name in config.tamperings]
 
 
 class Tampered:
@@ -93,7 +119,7 @@ class Tampered:
 
     def __init__(
         self,
-        model: Model | OtherMethod,
+        model: Measured,
         samples: Samples,
         extractor: nn.Module | None,
         config: EvaluateConfig,
@@ -107,7 +133,7 @@ class Tampered:
         # Of the untouched images of so many keys, and how far they lie from the data.
         self._before: dict[int, tuple[Statistics, float]] = {}
 
-    def _images(self, instances: Sequence[Instance]) -> Tensor:
+    def _images(self, instances: Sequence[Copy]) -> Tensor:
         """Files of the first instances, as many in all whatever their number: uint8 [k, m, ...]."""
         each = self.keys * self.config.tamper_images // len(instances)
         rows = [
@@ -130,7 +156,7 @@ class Tampered:
     def _distances(self, images: Tensor) -> dict[str, float]:
         """Feature distances of tampered images [k, m, ...] to the data and to the untouched."""
         if self._reference is None:
-            data = data_pixels(self.config, self.config.feature_images, images.shape[-1])
+            _, data = reference_pixels(self.samples, self.config, self.config.feature_images)
             self._reference = self._statistics(data[None])
         keys = len(images)
         if keys not in self._before:
@@ -147,7 +173,7 @@ class Tampered:
             "loss": after / before - 1,
         }
 
-    def figures(self, attempt: Attempt, instances: Sequence[Instance]) -> dict[str, Any]:
+    def figures(self, attempt: Attempt, instances: Sequence[Copy]) -> dict[str, Any]:
         """Figures of tampered instances of the first keys: reading and quality."""
         images = self._images(instances)
         keys, each = images.shape[:2]
@@ -168,13 +194,13 @@ class Tampered:
             **(self._distances(images) if self.extractor else {}),
         }
 
-    def changed(self, attempt: Attempt) -> list[Instance]:
+    def changed(self, attempt: Attempt) -> list[Copy]:
         """The instances after one attempt of the table; each one's neighbour is the other copy."""
         seed = int(stream(self.config, f"tampering, {attempt.name}").integers(2**31))
         draw = torch.Generator().manual_seed(seed)
         copies = [self.samples.instance(k) for k in range(self.keys)]
         return [
-            tamper([copies[k], copies[k - 1]], attempt.tampering, attempt.strength, draw)
+            tampered([copies[k], copies[k - 1]], attempt.tampering, attempt.strength, draw)
             for k in range(self.keys)
         ]
 
@@ -187,19 +213,41 @@ class Tampered:
         copies = [self.samples.instance(k) for k in range(self.keys)]
         return self.figures(Attempt(UNTOUCHED, 0.0), copies)
 
-    def fine_tuning(self) -> list[dict[str, Any]]:
-        """Figures after training on, at each of ``finetune_images``."""
-        config = self.config
-        data = ImageSet(config.data, self.model.config.resolution, progress=False)
-        pixels = torch.from_numpy(data.pixels)
-        stages = [0, *config.finetune_images]
-        runs: list[Iterator[tuple[int, Instance]]] = [
-            fine_tune(self.samples.instance(k), pixels, stages, seed=config.seed + k)
-            for k in range(min(config.finetune_keys, self.keys))
-        ]
+    @cached_property
+    def clean_pictures(self) -> Tensor:
+        """What a recipient may have of the data, uint8 [n, 3, R, R]: all of it.
+
+        Of a generator that others trained it is what that one makes, which is more than he has.
+        """
+        original = getattr(self.model, "original", None)
+        if original is not None:
+            return self._made_by(original)
+        data = ImageSet(self.config.data, self.model.config.resolution, progress=False)
+        return torch.from_numpy(data.pixels)
+
+    def _made_by(self, generator: Original | Copy) -> Tensor:
+        seed = int(stream(self.config, FINE_TUNING).integers(2**31))
+        return from_files(generator.sample(self.config.feature_images, seed=seed))
+
+    def fine_tuning(self, name: str = FINE_TUNING) -> list[dict[str, Any]]:
+        """Figures after training on, at each of ``finetune_images``.
+
+        Args:
+            name: one of :func:`tunings`.
+        """
+        config, stages = self.config, [0, *self.config.finetune_images]
+        copies = [self.samples.instance(k) for k in range(min(config.finetune_keys, self.keys))]
+        own = name == OWN_PICTURES
+        runs: list[Iterator[tuple[int, Copy]]] = [
+            fine_tune(
+                copy, self._made_by(copy) if own else self.clean_pictures, stages,
+                seed=config.seed + k,
+            )
+            for k, copy in enumerate(copies)
+        ]  # fmt: skip
         rows = []
         for stage in zip(*runs, strict=True):
-            attempt = Attempt(FINE_TUNING, float(stage[0][0]))
+            attempt = Attempt(name, float(stage[0][0]))
             rows.append(self.figures(attempt, [instance for _, instance in stage]))
         return rows
 

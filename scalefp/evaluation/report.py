@@ -6,6 +6,7 @@ from typing import Any
 
 from scalefp.evaluation.plots import drawable
 from scalefp.evaluation.quality import ORIGINAL
+from scalefp.evaluation.removal import OWN_PICTURES
 from scalefp.evaluation.tamper import TAMPERINGS
 from scalefp.evaluation.targets import LOSS
 from scalefp.experiment import markdown_table, write_json, write_page
@@ -173,6 +174,20 @@ def _at_loss_table(at_loss: Mapping[str, Any]) -> str:
     return markdown_table(["change", "loss", "at", "bit accuracy"], rows)
 
 
+def _trained_on(results: Mapping[str, Any]) -> str:
+    """What stands for the data of a generator that others trained, and what copies trained on."""
+    many = f"{results['config']['feature_images']:,}"
+    said = ""
+    if "key_and_original" in results["hiding"]:
+        said += (
+            " The data are what the original generator makes; fine-tuning is given "
+            f"{many} pictures of it, more than a recipient has."
+        )
+    if any(row["tampering"] == OWN_PICTURES for row in results["tampering"]["rows"]):
+        said += f" Own pictures: {many} that the recipient's copy made before it was trained."
+    return said
+
+
 def _tampering_parts(results: Mapping[str, Any]) -> list[str]:
     tampering, config = results["tampering"], results["config"]
     if not tampering["rows"]:
@@ -183,7 +198,8 @@ def _tampering_parts(results: Mapping[str, Any]) -> list[str]:
         f"same ones throughout (for fine-tuning {config['finetune_keys']}, as many images in all), "
         "read as they are. "
         "Strengths of noise and steps are in standard deviations of each tensor. Loss: increase of "
-        "the feature distance to the data over that of the untouched instances.",
+        "the feature distance to the data over that of the untouched instances."
+        + _trained_on(results),
         _tampering_table(results),
     ]
     if tampering["at_loss"]:

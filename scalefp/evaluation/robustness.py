@@ -22,8 +22,7 @@ from scalefp.metrics import bit_accuracy
 from scalefp.perturb import PERTURBATIONS
 
 if TYPE_CHECKING:
-    from scalefp.evaluation.method import OtherMethod
-    from scalefp.release.model import Model
+    from scalefp.evaluation.method import Measured
 
 CLEAN = "clean"  # the instance's PNG file as it is
 
@@ -76,7 +75,7 @@ def points(config: EvaluateConfig) -> list[Point]:
 
 
 def measure_point(
-    model: Model | OtherMethod, samples: Samples, point: Point, config: EvaluateConfig
+    model: Measured, samples: Samples, point: Point, config: EvaluateConfig
 ) -> dict[str, Any]:
     """Figures of one point: :func:`reading_figures`, and
 

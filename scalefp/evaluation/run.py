@@ -20,16 +20,18 @@ from scalefp.errors import UserError
 from scalefp.evaluation import plots, published
 from scalefp.evaluation.features import INSTALL_HINT, choose_extractor
 from scalefp.evaluation.lifting import knowledges, lifting_parts, lifting_results
-from scalefp.evaluation.method import Method, OtherMethod, as_measured
+from scalefp.evaluation.method import Measured, Method, OtherMethod, as_measured
 from scalefp.evaluation.quality import measure_features, measure_hiding
 from scalefp.evaluation.removal import (
     FINE_TUNING,
+    OWN_PICTURES,
     UNTOUCHED,
     Attempt,
     Tampered,
     attempts,
-    fine_tuning_wanted,
     losses_met,
+    possible,
+    tunings,
 )
 from scalefp.evaluation.report import markdown, write_results
 from scalefp.evaluation.robustness import measure_point, points
@@ -39,7 +41,6 @@ from scalefp.evaluation.targets import LOSS, target_rows
 from scalefp.evaluation.unrelated import load_twin, measure_unrelated
 from scalefp.experiment import Parts, content_digest, hardware, has_matplotlib
 from scalefp.networks.perceptual import Lpips
-from scalefp.release.model import Model
 
 __all__ = ["EvaluateConfig", "evaluate", "markdown", "write_results"]
 
@@ -97,7 +98,7 @@ def open_inputs(config: EvaluateConfig) -> Inputs:
     return Inputs(extractor, lpips, digests)
 
 
-def _settings(model: Model | OtherMethod, config: EvaluateConfig, inputs: Inputs) -> dict[str, Any]:
+def _settings(model: Measured, config: EvaluateConfig, inputs: Inputs) -> dict[str, Any]:
     from scalefp import __version__
 
     numbers = {name: x for name, x in asdict(config).items() if name not in NOT_SETTINGS}
@@ -109,11 +110,15 @@ def _settings(model: Model | OtherMethod, config: EvaluateConfig, inputs: Inputs
     }
 
 
-def _left_out(config: EvaluateConfig, inputs: Inputs, *, has_weights: bool) -> list[str]:
+def _left_out(model: Measured, config: EvaluateConfig, inputs: Inputs) -> list[str]:
     """A sentence for everything that needs what is not there."""
     sentences = []
-    if not has_weights:
+    if isinstance(model, OtherMethod):
         sentences.append("Left out: changes of weights, since this method gives images alone.")
+    elif possible(model, config) != attempts(config):
+        sentences.append(
+            "Left out: flattening of constant maps, since this generator's copies have none."
+        )
     if inputs.extractor is None:
         hint = f": `{INSTALL_HINT}`" if config.features == "auto" else ""
         sentences.append(f"Left out: feature distances, without weights of an extractor{hint}.")
@@ -125,7 +130,7 @@ def _left_out(config: EvaluateConfig, inputs: Inputs, *, has_weights: bool) -> l
 
 
 def _work(
-    model: Model | OtherMethod, samples: Samples, inputs: Inputs, config: EvaluateConfig
+    model: Measured, samples: Samples, inputs: Inputs, config: EvaluateConfig
 ) -> dict[str, Callable[[], Any]]:
     """Every part that is measured, by the name under which it is kept."""
     work: dict[str, Callable[[], Any]] = {
@@ -136,15 +141,14 @@ def _work(
     if inputs.extractor is not None:
         work["features"] = partial(measure_features, inputs.extractor, samples, config)
     work["unrelated"] = partial(measure_unrelated, model, samples, config)
-    if not isinstance(model, OtherMethod):  # whose weights nobody has
-        tampered = Tampered(model, samples, inputs.extractor, config)
-        tries, tunes = attempts(config), fine_tuning_wanted(config)
-        if tries or tunes:
-            work[UNTOUCHED] = tampered.nothing
-        for attempt in tries:
-            work[_tampering(attempt)] = partial(tampered.attempt, attempt)
-        if tunes:
-            work[FINE_TUNING] = tampered.fine_tuning
+    tampered = Tampered(model, samples, inputs.extractor, config)
+    tries, tunes = possible(model, config), tunings(model, config)
+    if tries or tunes:
+        work[UNTOUCHED] = tampered.nothing
+    for attempt in tries:
+        work[_tampering(attempt)] = partial(tampered.attempt, attempt)
+    for name in tunes:
+        work[name] = partial(tampered.fine_tuning, name)
     return work | lifting_parts(model, samples, config)
 
 
@@ -156,7 +160,8 @@ def _tampering(attempt: Attempt) -> str:
 def _figures(found: dict[str, Any], config: EvaluateConfig) -> dict[str, Any]:
     """The measured parts in the order of the report."""
     tried = [found.get(_tampering(attempt)) for attempt in attempts(config)]
-    rows = [row for row in tried if row is not None] + found.get(FINE_TUNING, [])
+    rows = [row for row in tried if row is not None]
+    rows += [row for name in (FINE_TUNING, OWN_PICTURES) for row in found.get(name, [])]
     return {
         "reading": [found[point.name] for point in points(config)],
         "tampering": {
@@ -172,19 +177,19 @@ def _figures(found: dict[str, Any], config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _save_sheets(
-    folder: Path, samples: Samples, config: EvaluateConfig, *, has_weights: bool
+    folder: Path, model: Measured, samples: Samples, config: EvaluateConfig
 ) -> list[str]:
     """Draw the contact sheets into ``folder``; their names."""
     strengths, weights = SHEETS
     save_png(folder / strengths, perturbation_sheet(samples, points(config), config))
-    if not has_weights:
+    if isinstance(model, OtherMethod):
         return [strengths]
-    save_png(folder / weights, tampering_sheet(samples, attempts(config), config))
+    save_png(folder / weights, tampering_sheet(samples, possible(model, config), config))
     return [strengths, weights]
 
 
 def evaluate(
-    measured: Model | OtherMethod | Method,
+    measured: Measured | Method,
     config: EvaluateConfig,
     folder: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -209,7 +214,6 @@ def evaluate(
     """
     inputs = open_inputs(config)
     model = as_measured(measured)
-    has_weights = not isinstance(model, OtherMethod)
     begun = time.perf_counter()
     samples = Samples(model, config)
     kept = None if folder is None else Path(folder) / PARTS
@@ -219,15 +223,14 @@ def evaluate(
     results: dict[str, Any] = {
         "model": {"digest": model.digest, **asdict(model.config)},
         "config": _public(config),
-        "left_out": _left_out(config, inputs, has_weights=has_weights),
+        "left_out": _left_out(model, config, inputs),
         **_figures(found, config),
     }
     results["targets"] = target_rows(results)
     results["published"] = published.sources()
     results["pictures"] = list(plots.drawable(results)) if has_matplotlib() else []
     if folder is not None:
-        sheets = _save_sheets(Path(folder), samples, config, has_weights=has_weights)
-        results["pictures"] += sheets
+        results["pictures"] += _save_sheets(Path(folder), model, samples, config)
     results["environment"] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - begun, 1),

@@ -33,8 +33,7 @@ from scalefp.metrics import FloatArray, bit_accuracy
 from scalefp.perturb import reencode
 
 if TYPE_CHECKING:
-    from scalefp.evaluation.method import OtherMethod
-    from scalefp.release.model import Model
+    from scalefp.evaluation.method import Measured
 
 BOOTSTRAP_SAMPLES = 2000
 FORMS = {"hard": log_p_hard, "soft": log_p_soft}  # of the evidence: bits alone, or real logits
@@ -171,7 +170,7 @@ class Samples:
 
     def __init__(
         self,
-        model: Model | OtherMethod,
+        model: Measured,
         config: EvaluateConfig,
         bits: NDArray[np.uint8] | None = None,
     ) -> None:
@@ -230,7 +229,7 @@ class Samples:
 
 
 def read_logits(
-    model: Model | OtherMethod,
+    model: Measured,
     images: Iterable[Image.Image],
     count: int,
     batch_size: int,

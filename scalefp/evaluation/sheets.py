@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from scalefp.data.images import to_pil
+from scalefp.evaluation.copies import tampered
 from scalefp.evaluation.removal import UNTOUCHED, Attempt
 from scalefp.evaluation.robustness import CLEAN, Point
 from scalefp.evaluation.samples import EvaluateConfig, Samples, from_files, stream
-from scalefp.evaluation.tamper import tamper
 
 CELL = 72  # pixels a side of each picture on a sheet
 LABEL, TITLE = 12, 110  # height of a label, width of a row's title
@@ -59,7 +59,7 @@ def tampering_sheet(
     rows = {UNTOUCHED: [("", picture)]}
     for attempt in attempts:
         draw = torch.Generator().manual_seed(seed)
-        changed = tamper(copies, attempt.tampering, attempt.strength, draw)
+        changed = tampered(copies, attempt.tampering, attempt.strength, draw)
         (picture,) = to_pil(from_files(changed.sample(1, seed=seed)))
         rows.setdefault(attempt.tampering, []).append((f"{attempt.strength:.3g}", picture))
     return sheet(rows)

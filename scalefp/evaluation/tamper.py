@@ -104,6 +104,11 @@ def prune(copies: Sequence[Weights], share: float, draw: torch.Generator) -> Wei
     }
 
 
+def is_map(name: str, tensor: Tensor) -> bool:
+    """Whether a parameter is a constant map [1, C, h, w] that a layer adds to its input."""
+    return name.endswith("offset") and tensor.ndim == 4
+
+
 def flatten(copies: Sequence[Weights], share: float, draw: torch.Generator) -> Weights:
     """Constant maps are moved by ``share`` of the way to their mean: at 1 nothing of them is left.
 
@@ -111,7 +116,7 @@ def flatten(copies: Sequence[Weights], share: float, draw: torch.Generator) -> W
     """
     return {
         name: tensor.lerp(tensor.mean(dim=(2, 3), keepdim=True), share)
-        if name.endswith("offset")
+        if is_map(name, tensor)
         else tensor
         for name, tensor in copies[0].items()
     }

@@ -28,9 +28,8 @@ from scalefp.perturb import PERTURBATIONS
 from scalefp.release.instance import load_instance
 
 if TYPE_CHECKING:
-    from scalefp.evaluation.method import OtherMethod
+    from scalefp.evaluation.method import Measured
     from scalefp.release.instance import Instance
-    from scalefp.release.model import Model
 
 # Keys and readings of one matrix product: it stays within the processor's cache.
 KEY_BLOCK, READING_BLOCK = 2048, 256
@@ -188,9 +187,7 @@ def search_figures(
 # The measurement.
 
 
-def measure_unrelated(
-    model: Model | OtherMethod, samples: Samples, config: EvaluateConfig
-) -> dict[str, Any]:
+def measure_unrelated(model: Measured, samples: Samples, config: EvaluateConfig) -> dict[str, Any]:
     """How many images that no issued key made are attributed to anybody all the same?
 
     The sources share ``unrelated_images``: those given besides the data equally, the data the rest,

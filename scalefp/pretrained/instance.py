@@ -70,6 +70,13 @@ class PretrainedInstance:
         state: dict[str, Tensor] = self.network.state_dict()
         return state
 
+    def around(self, network: nn.Module) -> "PretrainedInstance":
+        """The same with another network of its class, as one has it whose weights were changed."""
+        side = self.config.resolution
+        changed = PretrainedInstance(network, self.origin, side, lambda: self._feed)
+        changed.folder = self.folder
+        return changed
+
     @property
     def takes_pictures(self) -> bool:
         """Whether it is fed with pictures, by an encoder, and not with latents that are drawn."""

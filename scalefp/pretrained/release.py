@@ -130,10 +130,6 @@ class PretrainedModel(Reader):
         """The instances of ``keys`` in their order, each made when it is asked for."""
         return map(self.instantiate, keys)
 
-    def sample(self, key: Key, n: int, *, seed: int) -> Tensor:
-        """Images [n, 3, R, R] in [-1, 1] of one key, as ``scalefp evaluate`` asks for them."""
-        return self.instantiate(key).sample(n, seed=seed)
-
 
 class InvertingModel(PretrainedModel):
     """A release that reads by inversion (see inversion.py), pictures of any size.

@@ -10,11 +10,10 @@ import torch
 
 from scalefp.attribution.evidence import log_p_soft
 from scalefp.data.images import to_pil
-from scalefp.evaluation.method import OtherMethod, as_measured
+from scalefp.evaluation.method import Measured, as_measured
 from scalefp.evaluation.quality import measure_hiding
 from scalefp.evaluation.samples import EvaluateConfig, Samples, read_logits, reading_figures
 from scalefp.loading import load_generating
-from scalefp.release.model import Model
 from scalefp.release.readable import UnreadableRelease
 from scalefp.training.step import training_keys
 
@@ -58,7 +57,7 @@ def measure_unseen(release: Path, seed: int, known: int | None = None) -> dict[s
     return figures
 
 
-def _read(model: Model | OtherMethod, samples: Samples) -> dict[str, Any]:
+def _read(model: Measured, samples: Samples) -> dict[str, Any]:
     """:func:`reading_figures` of all images of the samples, and ``evidence``, their mean."""
     config, keys = samples.config, len(samples.bits)
     files = to_pil(samples.images.flatten(0, 1))

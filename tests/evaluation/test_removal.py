@@ -16,8 +16,8 @@ from scalefp.evaluation.removal import (
     Tampered,
     accuracy_at_loss,
     attempts,
-    fine_tuning_wanted,
     losses_met,
+    tunings,
 )
 from scalefp.evaluation.samples import EvaluateConfig, Samples
 from scalefp.evaluation.tamper import TAMPERINGS
@@ -53,16 +53,16 @@ def tampered(model: Model, config: EvaluateConfig, extractor: nn.Module | None) 
     return Tampered(model, Samples(model, config), extractor, config)
 
 
-def test_every_strength_of_the_table_is_tried(config: EvaluateConfig) -> None:
+def test_every_strength_of_the_table_is_tried(model: Model, config: EvaluateConfig) -> None:
     found = attempts(config)
     assert len(found) == sum(len(entry.test_strengths) for entry in TAMPERINGS.values())
     assert len({attempt.name for attempt in found}) == len(found)
-    assert fine_tuning_wanted(config)
+    assert tunings(model, config) == [FINE_TUNING]
     config.tamperings = ["prune"]
     assert {attempt.tampering for attempt in attempts(config)} == {"prune"}
-    assert not fine_tuning_wanted(config)
+    assert tunings(model, config) == []
     config.tamperings = [FINE_TUNING]
-    assert attempts(config) == [] and fine_tuning_wanted(config)
+    assert attempts(config) == [] and tunings(model, config) == [FINE_TUNING]
     config.tamperings = ["melt"]
     with pytest.raises(UserError, match="'melt'.*fine-tuning"):
         attempts(config)

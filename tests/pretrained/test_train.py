@@ -241,7 +241,7 @@ def test_its_speed_is_measured_beside_its_parents(
         worker.ALONE[name](str(release))()
 
 
-def test_it_is_measured_like_another_method(release: Path, tmp_path: Path) -> None:
+def test_it_is_measured_like_a_release_of_this_project(release: Path, tmp_path: Path) -> None:
     assert (
         main(
             [
