@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-import scalefp
+from scalefp.data.dataset import ImageSet
+from scalefp.data.images import to_float
+from scalefp.data.source import resolve_source
+from scalefp.key import Key
+from scalefp.loading import load_marker
 from scalefp.networks.frames import identity_frame, similarity
 from scalefp.release.evenness import above_noise
 from scalefp.release.margins import margin_frames
@@ -11,25 +15,31 @@ from scalefp.release.matched import MatchedFilter, clouds, linear_content
 
 
 @pytest.fixture(scope="module")
-def emoji():
-    return scalefp.load("emoji").decoder
+def marker():
+    """A trained decoder with carriers reads what this writes."""
+    return load_marker("artificial-emoji")
 
 
 @pytest.fixture(scope="module")
-def filter(emoji):
-    return MatchedFilter(emoji)
+def decoder(marker):
+    return marker.decoder
 
 
 @pytest.fixture(scope="module")
-def images():
-    instance = scalefp.load("emoji").instantiate(scalefp.Key.from_hex("5a" * 16))
-    return instance.sample(4, seed=1)
+def filter(decoder):
+    return MatchedFilter(decoder)
 
 
-def test_the_content_of_other_pictures_is_predicted_nearly_as_the_decoder_does(emoji, images):
-    pixels = torch.nn.functional.pixel_unshuffle(emoji.low_pass(images), 2)
-    content = emoji.content(emoji.stem(pixels))
-    linear = torch.nn.functional.conv2d(pixels, linear_content(emoji), padding=2)
+@pytest.fixture(scope="module")
+def images(marker):
+    pictures = ImageSet(resolve_source("emoji64"), 64, progress=False).pixels[:4]
+    return to_float(marker.mark(torch.from_numpy(pictures), Key.from_hex("5a" * 16)))
+
+
+def test_the_content_of_other_pictures_is_predicted_nearly_as_the_decoder_does(decoder, images):
+    pixels = torch.nn.functional.pixel_unshuffle(decoder.low_pass(images), 2)
+    content = decoder.content(decoder.stem(pixels))
+    linear = torch.nn.functional.conv2d(pixels, linear_content(decoder), padding=2)
     inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
     error = (content - linear)[inner]
     error = error - error.mean(dim=(0, 2, 3), keepdim=True)  # the constant is left out
@@ -37,9 +47,9 @@ def test_the_content_of_other_pictures_is_predicted_nearly_as_the_decoder_does(e
     assert error.var() < 0.05 * left
 
 
-def test_rough_logits_are_those_of_the_decoder(emoji, filter, images):
+def test_rough_logits_are_those_of_the_decoder(decoder, filter, images):
     rough = torch.cat([filter.logits(image, identity_frame(1)) for image in images])
-    own = emoji.look(images, identity_frame(len(images)))[1]
+    own = decoder.look(images, identity_frame(len(images)))[1]
     assert torch.corrcoef(torch.stack([rough.flatten(), own.flatten()]))[0, 1] > 0.98
     assert (above_noise(rough) > 6).all()
 
