@@ -27,7 +27,7 @@ from scalefp.training.rehearsal import rehearse
 from tuning import measure_tuning
 
 WRITTEN = 100  # files that are written at most: more only fill the disk
-# The bundled release was trained by this and a second part, in all on so many images.
+# A release that one processor core can train: by this and a second part, in all on so many images.
 TRAINING = "experiment=emoji_small"
 TRAINING_IMAGES = 490_048
 
@@ -98,7 +98,7 @@ def read_back(model: Any, options: argparse.Namespace, folder: Path) -> dict[str
 
 
 def retraining() -> dict[str, Any]:
-    """How fast the bundled release would be trained here: its first steps, on made pictures."""
+    """How fast a small release would be trained here: its first steps, on made pictures."""
     found = rehearse(GeneratorTraining, compose_training([TRAINING]))
     return {
         "command": f"scalefp train --dry-run {TRAINING}",
