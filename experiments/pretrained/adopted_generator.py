@@ -277,6 +277,8 @@ def further(results: dict[str, Any]) -> list[str]:
         f"from the original's pictures: {features['spread']:.1f} of others of the original, "
         f"{against}; target 1.1 times."
     )
+    if not copies:
+        return [said]
     rows = [
         [str(number), f"{row['images']:,}", f"{row['psnr']:.1f}", f"{row['mean']:.3f}"]
         for number, copy in enumerate(copies, 1)

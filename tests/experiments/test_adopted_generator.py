@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import scalefp
-from adopted_generator import at_loss, strengthened
+from adopted_generator import at_loss, further, strengthened
 
 
 def test_what_is_read_at_a_loss_lies_between_the_stages_around_it() -> None:
@@ -20,6 +20,12 @@ def test_what_is_read_at_a_loss_lies_between_the_stages_around_it() -> None:
     found = at_loss(rows, 3)
     assert found == {"images": 200, "mean": pytest.approx(0.87), "reached": True}
     assert at_loss(rows, 6) == {"images": 300, "mean": 0.77, "reached": False}
+
+
+def test_nothing_is_said_of_copies_where_none_was_trained_on() -> None:
+    features = {"extractor": "MobileNetV2", "images": 600, "spread": 50.0, "distance": {"1": 100.0}}
+    (said,) = further({"features": features, "fine_tuning": []})
+    assert "100.0 (2.00 times that)" in said
 
 
 def test_keys_are_stronger_meanwhile_and_then_as_before() -> None:
