@@ -25,7 +25,7 @@ from scalefp.data.source import Source, resolve_source
 from scalefp.evaluation.unrelated import draw_images, issued_keys
 from scalefp.experiment import Experiment
 from scalefp.loading import load_model
-from tallies import LEVELS, Bits, Logits, Tally, figures, tally
+from tallies import LEVELS, Bits, Logits, Tally, figures, tally, would_name
 
 FPR = 1e-6
 IMAGES_PER_KEY = 10
@@ -93,11 +93,8 @@ def named_beside(
     rng = np.random.default_rng([options.seed, len(bits)])
     own = rng.choice(len(bits), options.guilty, replace=False)
     logits = instance_logits(model, bits[own], 1, options.seed)
-    issued = IssuedInMemory(bits.shape[1], model.digest, np.packbits(bits, axis=1))
-    readings = list(Reading(logits, model.digest))
     for form in FORMS:
-        answers = attribute_each(readings, issued, FPR, form=form)
-        named = [{int(one.holder) for one in answer} for answer in answers]
+        named = [{*np.flatnonzero(row)} for row in would_name(logits, bits, form, FPR)]
         yield {
             "form": form,
             "images": len(own),

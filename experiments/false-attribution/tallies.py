@@ -67,6 +67,20 @@ def tally(logits: Logits, bits: Bits, form: Form, fpr: float, title: str) -> Tal
     return Tally(reached, least_p, named)
 
 
+def would_name(logits: Logits, bits: Bits, form: Form, fpr: float) -> NDArray[np.bool_]:
+    """Whether each reading [b, n] names each of the keys [K, n] if these are all that were issued.
+
+    That is the test alone, [b, K]. Attribution asks for more: it names nobody where two of the keys
+    that agree are nearer to one another than keys that are drawn.
+    """
+    weights = soft_weights(logits) if form == "soft" else np.ones(logits.shape, np.int64)
+    queries = np.where(logits > 0, weights, -weights)
+    doubled = queries @ (bits.astype(np.int64) * 2 - 1).T
+    scores = (doubled + weights.sum(axis=1, keepdims=True)) // 2
+    pairs = zip(weights, scores, strict=True)
+    return np.stack([weighted_tail(row)[reached] * len(bits) <= fpr for row, reached in pairs])
+
+
 def figures(tallied: Tally, readings: int) -> dict[str, Any]:
     """A tally for the results file."""
     return {
