@@ -23,7 +23,7 @@ demo: .venv/.installed-demo ## three recipients' images, attributed; report in d
 
 test: export OMP_NUM_THREADS := 1
 test: .venv/.installed-test ## run the tests, beside a PostgreSQL server where that is installed
-	.ci/with-postgresql $(BIN)/python -m pytest
+	.ci/with-postgresql $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 postgresql: ## install Debian's PostgreSQL for the tests (as root)
 	apt-get update -q

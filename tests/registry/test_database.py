@@ -372,15 +372,16 @@ def test_a_server_that_was_restarted_is_connected_anew(postgresql):
 
 
 def test_a_writer_waits_for_another_and_gives_up_in_time(postgresql, driver, monkeypatch):
-    monkeypatch.setattr(scalefp.registry.database, "BUSY_TIMEOUT", 0.05)
     registry = Registry(postgresql)
     registry.issue("a", MODEL)
     with driver.connect(postgresql) as other:
         lock = scalefp.registry.database.WRITE_LOCK
         other.execute("SELECT pg_advisory_xact_lock(%s)", (lock,))
         assert len(registry) == 1  # reading goes on beside a writer
-        with pytest.raises(UserError, match="was in use by another process"):
-            registry.issue("b", MODEL)
+        with monkeypatch.context() as patience:
+            patience.setattr(scalefp.registry.database, "BUSY_TIMEOUT", 0.05)
+            with pytest.raises(UserError, match="was in use by another process"):
+                registry.issue("b", MODEL)
     registry.issue("b", MODEL)
     assert len(registry) == 2
 
