@@ -118,13 +118,13 @@ class Decoder(nn.Module):
         if frame is not None:
             back = inverse(frame)
             images = warp(images, back)
-            whole = images.new_ones(len(images), 1, self.resolution, self.resolution)
+            whole = images.new_ones(images.shape[0], 1, self.resolution, self.resolution)
             inside = warp(whole, back)
         x = self.low_pass(images)
         pixels = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         features = self.stem(pixels)
         if self.content is None:
-            return features, features.new_zeros(len(images), self.n_bits, dtype=torch.float32)
+            return features, features.new_zeros(images.shape[0], self.n_bits, dtype=torch.float32)
         residual = pixels - self.content(features)
         if inside is not None:
             residual = residual * F.pixel_unshuffle(inside, 2).repeat(1, 3, 1, 1)

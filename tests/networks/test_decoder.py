@@ -166,3 +166,19 @@ def test_the_localizer_starts_near_the_identity_and_learns():
     torch.testing.assert_close(located, identity_frame(3), atol=0.1, rtol=0)
     located.square().sum().backward()
     assert decoder.localizer.stem.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("carriers", [True, False])
+def test_a_decoder_is_exported_for_batches_of_any_size(carriers: bool) -> None:
+    decoder = Decoder(
+        ModelConfig(
+            resolution=16, n_bits=8, latent_dim=4, decoder_base=64, decoder_max=8,
+            decoder_carriers=carriers,
+        )
+    ).requires_grad_(False)  # fmt: skip
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(
+        decoder, (torch.zeros(2, 3, 16, 16),), dynamic_shapes={"images": {0: batch}}
+    )
+    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(program.module()(images)[0], decoder(images)[0])
