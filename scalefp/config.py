@@ -283,7 +283,7 @@ class TrainConfig:
                 f"optimizer.batch must be a multiple of {share} (two keys for each latent on each "
                 f"of {world_size} processes), not {batch}."
             )
-        unit = 16 * self.run.accumulate * world_size  # see step.split
+        unit = 16 * self.run.accumulate * world_size  # see training/batch.py
         if self.run.accumulate > 1 and batch % unit:
             raise UserError(
                 f"with run.accumulate={self.run.accumulate} optimizer.batch must be a multiple of "

@@ -4,6 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scalefp.evaluation.cells import (
+    accuracy_cells,
+    attribution_cells,
+    compared_cell,
+    share,
+    verdict,
+)
 from scalefp.evaluation.plots import drawable
 from scalefp.evaluation.quality import ORIGINAL
 from scalefp.evaluation.removal import OWN_PICTURES
@@ -12,44 +19,6 @@ from scalefp.evaluation.targets import LOSS
 from scalefp.experiment import markdown_table, write_json, write_page
 from scalefp.perturb import PERTURBATIONS
 
-VERDICTS = {True: "yes", False: "**no**", None: ""}
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    return "not judged: too few images" if row.get("few") else VERDICTS[row["met"]]
-
-
-def _share(value: float) -> str:
-    """A share as whole percent, but never 100 or 0 for what is not quite that."""
-    percent = round(100 * value)
-    return str(percent) if percent not in (0, 100) or value in (0, 1) else f"{100 * value:.2f}"
-
-
-def _accuracy_cells(figures: Mapping[str, Any]) -> list[str]:
-    low, high = figures["ci95"]
-    accuracy = [f"{figures['mean']:.4f}", f"{low:.4f} - {high:.4f}", f"{figures['p5']:.3f}"]
-    return [f"{figures['images']:,}", *accuracy]
-
-
-def _attribution_cells(
-    figures: Mapping[str, Any], pools: Sequence[int], forms: Sequence[str]
-) -> list[str]:
-    """For each form and pool the shares at every number of issued keys, "100 / 99 / 95"."""
-    found = figures["attributed"]
-    return [
-        " / ".join(_share(share) for share in found[str(pool)][form].values())
-        if str(pool) in found
-        else ""
-        for form in forms
-        for pool in pools
-    ]
-
-
-def _compared_cell(compared: Mapping[str, Any] | None) -> str:
-    if compared is None:
-        return ""
-    return f"{compared['plain']:.3f} / {compared['thorough']:.3f} ({compared['images']})"
-
 
 def _reading_table(results: Mapping[str, Any]) -> str:
     pools = results["config"]["pools"]
@@ -57,9 +26,9 @@ def _reading_table(results: Mapping[str, Any]) -> str:
         [
             point["perturbation"],
             f"{point['strength']:.4g}" if point["perturbation"] in PERTURBATIONS else "",
-            *_accuracy_cells(point),
-            *_attribution_cells(point, pools, ("soft", "hard")),
-            _compared_cell(point["compared"]),
+            *accuracy_cells(point),
+            *attribution_cells(point, pools, ("soft", "hard")),
+            compared_cell(point["compared"]),
         ]
         for point in results["reading"]
     ]
@@ -153,7 +122,7 @@ def _tampering_table(results: Mapping[str, Any]) -> str:
             quality += [f"{row['distance']:.1f}", f"{row['loss']:+.1%}"]
             quality += [f"{row['distance_to_untouched']:.1f}"]
         strength = "" if plain else f"{row['strength']:.4g}"
-        cells = [*_accuracy_cells(row), *_attribution_cells(row, pools, ("soft",)), *quality]
+        cells = [*accuracy_cells(row), *attribution_cells(row, pools, ("soft",)), *quality]
         rows.append([row["tampering"], strength, *cells])
     head = ["change", "strength", "images", "bit accuracy", "95% interval", "5th percentile"]
     head += [f"soft, {pool} image(s)" for pool in pools]
@@ -213,7 +182,7 @@ def _tampering_parts(results: Mapping[str, Any]) -> list[str]:
 def _named(figures: Mapping[str, Any]) -> list[str]:
     """Bits read, and the shares of sources named among a million keys, by number of images."""
     shares = [
-        _share(pool["soft"]["1000000"]) if "1000000" in pool["soft"] else ""
+        share(pool["soft"]["1000000"]) if "1000000" in pool["soft"] else ""
         for pool in figures["attributed"].values()
     ]
     return [f"{figures['mean']:.3f}", " / ".join(shares)]
@@ -284,7 +253,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     config, environment = results["config"], results["environment"]
     features, unrelated = results["features"], results["unrelated"]
     targets = [
-        [row["what"], row["published"], row["target"], row["reached"], _verdict(row)]
+        [row["what"], row["published"], row["target"], row["reached"], verdict(row)]
         for row in results["targets"]
     ]
     issued = " / ".join(f"{number:,}" for number in config["issued"])

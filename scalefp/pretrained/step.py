@@ -14,6 +14,7 @@ from scalefp.networks.frames import distance
 from scalefp.pretrained.adopted import Adopted, draw
 from scalefp.pretrained.state import AdoptedState
 from scalefp.pretrained.tampered import Reading, add_gradients
+from scalefp.training.batch import draw_bits
 from scalefp.training.distributed import World
 from scalefp.training.losses import (
     consistency_terms,
@@ -27,7 +28,6 @@ from scalefp.training.perturbed import Chance, decode_perturbed, reading_figures
 from scalefp.training.precision import computing_in
 from scalefp.training.schedule import Progress, Scheduled, learning_rate, step_generator
 from scalefp.training.state import ema_update
-from scalefp.training.step import draw_bits
 
 
 def beside(made: Tensor, originals: Tensor) -> Tensor:

@@ -59,6 +59,8 @@ def read_moved(decoder: Decoder, image: Tensor, logits: Tensor) -> Tensor:
     frame, evenness, cost = places.best(1, apart=0.0)
     if evenness < SURE and score(evenness, cost) >= GIVE_UP:
         frame = refine(lambda frames: read_at(decoder, image, frames), frame, evenness)
+    elif score(evenness, cost) <= as_it_is(logits, changed):
+        return logits
     (moved,) = read_at(decoder, image, frame)
     better = score(above_noise(moved), cost[0]) > as_it_is(logits, changed)
     return moved if better else logits

@@ -15,7 +15,7 @@ from scalefp.evaluation.quality import measure_hiding
 from scalefp.evaluation.samples import EvaluateConfig, Samples, read_logits, reading_figures
 from scalefp.loading import load_generating
 from scalefp.release.readable import UnreadableRelease
-from scalefp.training.step import training_keys
+from scalefp.training.batch import training_keys
 
 ISSUED = 1_000_000  # keys among which the one of an image has to be found
 AMOUNT = EvaluateConfig(keys=32, images_per_key=8, pools=[1], issued=[ISSUED], fpr=1e-6)

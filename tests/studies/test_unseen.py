@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scalefp.key import Key
 from scalefp.studies import unseen
-from scalefp.training.step import training_keys
+from scalefp.training.batch import training_keys
 
 N_BITS = 16
 

@@ -29,7 +29,7 @@ from scalefp.training.generator import train
 from scalefp.training.losses import r1_penalty
 from scalefp.training.perturbed import Chance
 from scalefp.training.state import TrainingState
-from scalefp.training.step import Due, Step, draw_bits, split
+from scalefp.training.step import Due, Step
 
 BATCH = 64
 NETWORKS = ("generator", "decoder", "discriminator", "average_generator", "average_decoder")
@@ -166,17 +166,6 @@ def test_reading_disturbed_instances_moves_generator_and_decoder(data):
         assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)), name
 
 
-def test_parts_keep_pairs_and_groups():
-    parts = split(64, 2)
-    assert torch.equal(torch.cat(parts).sort().values, torch.arange(64))
-    for rows in parts:
-        assert torch.equal(rows[0::2] + 1, rows[1::2]) and (rows[0::2] % 2 == 0).all()
-        groups = rows.view(4, -1)  # of the discriminator, within the part
-        assert (groups % 16 == groups[0] % 16).all()
-    (all_rows,) = split(6, 1)
-    assert torch.arange(6)[all_rows].tolist() == list(range(6))
-
-
 def test_chance_is_an_images_own():
     def draw():
         return Chance.draw(8, ["jpeg", "noise"], 16, torch.Generator().manual_seed(0))
@@ -251,19 +240,3 @@ def test_compile_compiles_generator_and_decoder(data, monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "ImageSet", lambda *_, **__: data)
     train(config, tmp_path)
     assert compiled == ["Generator", "Decoder"]
-
-
-def test_a_training_on_some_keys_draws_no_others_and_all_of_them_in_time():
-    config = dataclasses.replace(options(), training_keys=3)
-    config.model.n_bits = 64
-
-    def drawn(config: TrainConfig, seed: int) -> set[bytes]:
-        source = torch.Generator().manual_seed(seed)
-        return {row.numpy().tobytes() for row in draw_bits(config, 200, source)}
-
-    assert len(drawn(config, 0)) == 3
-    assert drawn(config, 0) == drawn(config, 1)  # whatever the step draws, the keys are the seed's
-    other = dataclasses.replace(config, seed=config.seed + 1)
-    assert len(drawn(other, 0)) == 3 and not drawn(other, 0) & drawn(config, 0)
-    unlimited = dataclasses.replace(config, training_keys=None)
-    assert len(drawn(unlimited, 0)) == 200
