@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scalefp.data.images import to_float, to_pil
@@ -31,29 +31,26 @@ from scalefp.evaluation.samples import (
 from scalefp.experiment import Experiment, made, markdown_table
 from scalefp.loading import load_model
 from scalefp.metrics import psnr
-from scalefp.release.instance import Instance
 
 RATE = 0.1  # of Adam, on the latent
 STRENGTHS = (1.0, 1.5, 2.0)  # times the difference
 ISSUED, FPR = 1_000_000, 1e-6
 
 
-def redrawn(instance: Instance, pictures: Tensor, steps: int, seed: int) -> Tensor:
-    """The pictures [b, 3, R, R] of an instance that come closest to given ones, each by itself."""
-    draw = torch.Generator().manual_seed(seed)
-    z = torch.randn(len(pictures), instance.config.latent_dim, generator=draw).requires_grad_(True)
-    optimizer = torch.optim.Adam([z], lr=RATE)
-    closest, errors = torch.zeros_like(pictures), torch.full([len(pictures)], torch.inf)
+def redrawn(instance: nn.Module, pictures: Tensor, z: Tensor, *, steps: int, rate: float) -> Tensor:
+    """How an instance draws pictures [b, 3, R, R] in [-1, 1], as near as it comes to each.
+
+    By gradient steps on the latents, from ``z`` [b, dz] on.
+    """
+    z = z.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([z], lr=rate)
     for _ in range(steps):
         optimizer.zero_grad()
-        drawn = instance(z).clamp(-1, 1)
-        error = (drawn - pictures).square().mean((1, 2, 3))
-        error.sum().backward()
+        (instance(z) - pictures).square().mean((1, 2, 3)).sum().backward()
         optimizer.step()
-        closer = error.detach() < errors
-        errors = torch.where(closer, error.detach(), errors)
-        closest = torch.where(closer[:, None, None, None], drawn.detach(), closest)
-    return closest
+    with torch.no_grad():
+        drawn: Tensor = instance(z).clamp(-1, 1)
+    return drawn
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -69,8 +66,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         victim, copy = samples.instance(pair), samples.instance(pairs + pair)
         seeds = np.random.default_rng([options.seed, pair]).integers(0, 2**31, 3).tolist()
         known = to_float(from_files(victim.sample(count, seed=seeds[0])))
-        copy.requires_grad_(False)
-        again = redrawn(copy, known, options.steps, seeds[1])
+        draw = torch.Generator().manual_seed(seeds[1])
+        start = torch.randn(count, copy.config.latent_dim, generator=draw)
+        again = redrawn(copy, known, start, steps=options.steps, rate=RATE)
         hers.append(known)
         his.append(to_float(from_files(copy.sample(count, seed=seeds[2]))))
         differences.append(known - again)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from redrawing import redrawn
 from scalefp.data.images import to_float, to_pil, to_tensor
 from scalefp.errors import UserError
 from scalefp.evaluation.lifting import Knowledge, Lifting, eight_bit
@@ -42,14 +43,7 @@ def remade(instance: Instance, decoder: torch.nn.Module, pictures: Tensor) -> Fl
     """
     with torch.no_grad():
         z = decoder(pictures)[1]
-    z = z.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([z], lr=RATE)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        (instance(z) - pictures).square().mean((1, 2, 3)).sum().backward()
-        optimizer.step()
-    with torch.no_grad():
-        return psnr(instance(z).clamp(-1, 1), pictures)
+    return psnr(redrawn(instance, pictures, z, steps=STEPS, rate=RATE), pictures)
 
 
 def changed(pictures: Tensor, how: tuple[str, float] | None) -> Tensor:
