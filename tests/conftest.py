@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -147,17 +148,30 @@ def registry(tmp_path: Path, run: Run, release: Path) -> Path:
 # Registries: an SQLite file, and a schema of its own on the server that .ci/with-postgresql starts.
 
 
-@pytest.fixture
-def postgresql() -> Iterator[str]:
-    """URL of an empty schema."""
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """URL of a database that no other process of the tests uses: a writer locks a whole one, and
+    one test closes all of its connections."""
     server = os.environ.get("SCALEFP_POSTGRESQL")
     if server is None:
         pytest.skip("no PostgreSQL server: run the tests by .ci/with-postgresql")
     psycopg = pytest.importorskip("psycopg")
-    schema = f"test_{uuid.uuid4().hex}"
+    name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield urlsplit(server)._replace(path=f"/{name}").geturl()
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgresql(database: str) -> Iterator[str]:
+    """URL of an empty schema."""
+    psycopg = pytest.importorskip("psycopg")
+    schema = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
-        yield f"{server}?options=-csearch_path%3D{schema}"
+    yield f"{database}?options=-csearch_path%3D{schema}"
+    with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA {schema} CASCADE")
 
 

@@ -366,7 +366,10 @@ def test_an_empty_schema_is_not_taken_for_nobody(postgresql):
 def test_a_server_that_was_restarted_is_connected_anew(postgresql):
     registry = Registry(postgresql)
     registry.issue("a", MODEL)
-    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    cut = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
     sql(postgresql, f"{cut} AND query LIKE '%%scalefp_%%'")
     assert len(registry) == 1
 
