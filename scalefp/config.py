@@ -18,6 +18,7 @@ from scalefp.options import (
     MAX_SEED,
     PRECISIONS,
     RESOLUTIONS,
+    SIDES,
     WIDEST,
     check_options,
     check_run_name,
@@ -40,6 +41,9 @@ class ModelConfig:
     channel_max: int = within(128, 1, WIDEST)
     embedding_width: int = within(256, 1, WIDEST)  # width of the key embedding
     key_gain: float = within(0.1, 0, 1000)  # initial strength of the modulation (1 = published)
+    # A key modulates the layers whose input is so many pixels wide, from the one to the other.
+    key_from: int = one_of(4, *SIDES, absent_was=4)
+    key_to: int = one_of(256, *SIDES, absent_was=256)
     key_maps: bool = True  # a learned map for each channel, added in proportion to the key
     mapping_layers: int = within(0, 0, DEEPEST)  # key MLP depth; 0 = one linear map, 8 = published
     # Learning rate of the key MLP, relative (0.01 = published).
@@ -59,6 +63,12 @@ class ModelConfig:
                     f"model.{name} must be at least the resolution ({self.resolution}), "
                     f"not {getattr(self, name)}."
                 )
+        last = min(self.key_to, self.resolution)
+        if self.key_from > last:
+            raise UserError(
+                f"model.key_from ({self.key_from}) must be at most model.key_to and the resolution "
+                f"({last}), or a key has no layer to modulate."
+            )
 
 
 @dataclass

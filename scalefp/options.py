@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from scalefp.errors import UserError
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
+SIDES = (4, 8, *RESOLUTIONS)  # of what goes through the layers of a generator
 WIDEST = 8192  # channels of a layer, or numbers of a latent or an embedding
 DEEPEST = 32  # layers of the key MLP
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -27,9 +28,23 @@ def within(default: Any, low: float, high: float, **more: Any) -> Any:
     return field(default=default, metadata={"range": (low, high), **more})
 
 
-def one_of(default: Any, *allowed: Any) -> Any:
-    """An option and all values that it can have."""
-    return field(default=default, metadata={"allowed": allowed})
+def one_of(default: Any, *allowed: Any, **more: Any) -> Any:
+    """An option and all values that it can have.
+
+    Args:
+        more: ``absent_was``, what files of earlier versions mean, which do not name the option.
+    """
+    return field(default=default, metadata={"allowed": allowed, **more})
+
+
+def absent_values(options: type) -> dict[str, Any]:
+    """What it means that a file does not name an option, by the names of those that came later.
+
+    Args:
+        options: a dataclass.
+    """
+    named = {option.name: option.metadata for option in fields(options)}
+    return {name: meta["absent_was"] for name, meta in named.items() if "absent_was" in meta}
 
 
 def images(default: int, *, least: int = 0) -> Any:

@@ -142,6 +142,8 @@ BAD = {
     "model.channel_base": (63,),  # less than one channel at 64x64
     "model.decoder_base": (63,),
     "model.mapping_layers": (-1, 10**5),
+    "model.key_from": (0, 5, 128, 512),  # 128: beyond the picture's 64
+    "model.key_to": (0, 2, 512),
     "model.mapping_lr_multiplier": (0.0, -1.0),
     "optimizer.batch": (0, 1, 3, -2),
     "optimizer.ema_images": (0.0, -1.0),
@@ -182,6 +184,8 @@ GOOD = {
     "model.n_bits": (8, 13, 512),
     "model.decoder_resolution": RESOLUTIONS,
     "model.mapping_layers": (0, 8),
+    "model.key_from": (4, 16, 64),
+    "model.key_to": (4, 8, 256),
     "optimizer.batch": (2, 32),
     "schedule.total_images": (32,),
     "schedule.curriculum_bits": (None, 1, 128),

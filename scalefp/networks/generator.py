@@ -30,12 +30,18 @@ def block_resolutions(config: ModelConfig) -> list[int]:
     return [2**i for i in range(2, int(math.log2(config.resolution)) + 1)]
 
 
+def takes_key(config: ModelConfig, size: int) -> bool:
+    """Whether a key modulates the layers whose input is ``size`` pixels wide."""
+    return config.key_from <= size <= config.key_to
+
+
 def map_resolutions(config: ModelConfig) -> list[int]:
     """Where keys have maps: from 16x16, below which a map would lay out the whole picture, to
-    what the decoder sees."""
+    what the decoder sees, if a key goes there."""
     if not config.key_maps:
         return []
-    return [r for r in block_resolutions(config) if 16 <= r <= config.decoder_resolution]
+    seen = [r for r in block_resolutions(config) if 16 <= r <= config.decoder_resolution]
+    return [r for r in seen if takes_key(config, r)]
 
 
 class KeyEmbedding(nn.Module):
@@ -91,7 +97,7 @@ class GeneratorBlock(nn.Module):
             return ModulatedConv2d(
                 in_channels, channels, 3, width,
                 map_size=size if size in map_resolutions(config) else 0,
-                key_gain=config.key_gain,
+                key_gain=config.key_gain, takes_key=takes_key(config, size),
             )  # fmt: skip
 
         self.before: ModulatedConv2d | None = None
@@ -99,8 +105,9 @@ class GeneratorBlock(nn.Module):
             self.before = conv(channels_at(config, resolution // 2), resolution // 2)
         self.conv = conv(channels, resolution)
         self.to_rgb = ModulatedConv2d(
-            channels, 3, 1, width, demodulate=False, key_gain=config.key_gain
-        )
+            channels, 3, 1, width, demodulate=False,
+            key_gain=config.key_gain, takes_key=takes_key(config, resolution),
+        )  # fmt: skip
 
     def forward(self, x: Tensor, rgb: Tensor | None, embedding: Tensor) -> tuple[Tensor, Tensor]:
         if self.before is not None:

@@ -208,6 +208,8 @@ class ModulatedConv2d(nn.Module):
     added times (scale - 1). A key can thus write a pattern that is fixed in the plane, by far the
     quickest thing for generator and decoder to agree on. Over all keys the maps average out, so
     they cannot draw the picture itself; plain learned maps do, the same for every latent.
+
+    Without ``takes_key`` the scales are 1 and stay so, and the layer is a plain convolution.
     """
 
     def __init__(
@@ -220,6 +222,7 @@ class ModulatedConv2d(nn.Module):
         map_size: int = 0,
         demodulate: bool = True,
         key_gain: float = 1.0,
+        takes_key: bool = True,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
@@ -229,7 +232,8 @@ class ModulatedConv2d(nn.Module):
             self.maps = nn.Parameter(torch.zeros(1, in_channels, map_size, map_size))
         self.key_change = Linear(embedding_width, in_channels, bias=False)
         with torch.no_grad():
-            self.key_change.weight.mul_(key_gain)
+            self.key_change.weight.mul_(key_gain if takes_key else 0)
+        self.key_change.requires_grad_(takes_key)
         self.weight_gain = 1 / math.sqrt(in_channels * kernel * kernel)
         # The activation's gain; RGB outputs are neither demodulated nor activated.
         self.output_gain = ACTIVATION_GAIN if demodulate else 1.0

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 from torch import nn
 
 from scalefp.errors import UserError
+from scalefp.options import absent_values
 from scalefp.release.container import load_header, load_weights, shapes_of
 
 MOST_ENTRIES = 16  # of a list of sizes
@@ -51,6 +52,8 @@ def _converted(value: Any, kind: Any) -> Any:
 def read_sizes(values: Any, sizes: type[S], path: str | Path) -> S:
     """The sizes that a header names: all of them, no others, of the right types and in range.
 
+    Files of earlier versions need not name those that came later.
+
     Raises:
         UserError: they are not.
     """
@@ -59,6 +62,7 @@ def read_sizes(values: Any, sizes: type[S], path: str | Path) -> S:
     kinds = {field.name: get_type_hints(sizes)[field.name] for field in fields}
     if not isinstance(values, dict):
         raise UserError(f"{what} (it names no sizes)")
+    values = absent_values(sizes) | values
     for names, fault in ((kinds.keys() - values.keys(), "lacks"), (values.keys() - kinds, "has")):
         if names:
             raise UserError(f"{what} (it {fault} {min(names)[:40]!r})")

@@ -8,18 +8,21 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from scalefp.config import OptimizerConfig, TrainConfig
+from scalefp.config import ModelConfig, OptimizerConfig, TrainConfig
 from scalefp.errors import FolderTakenError, UserError
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.discriminator import Discriminator
 from scalefp.networks.generator import Generator
+from scalefp.options import absent_values
 from scalefp.release.container import load_state, load_strictly, save_state
 from scalefp.training.schedule import Progress
 
 # What a resumed run may change: nothing here alters what was learned so far.
 FREE_OPTIONS = ("name", "run.", "schedule.total_images")
-# Options that trainings of earlier versions do not name, with what these did: no such term.
-EARLIER = {"loss.range": 0.0}
+# Options that trainings of earlier versions do not name, with what these did: no such term, and
+# for the sizes what their release files mean.
+EARLIER: dict[str, Any] = {"loss.range": 0.0}
+EARLIER |= {f"model.{name}": value for name, value in absent_values(ModelConfig).items()}
 
 
 class State(Protocol):

@@ -92,6 +92,27 @@ def test_every_parameter_gets_a_gradient(mapping_layers, key_maps):
         assert parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize(("key_from", "key_to"), [(4, 8), (16, 256), (8, 16), (16, 16)])
+def test_a_key_modulates_the_layers_of_the_sizes_that_it_may_and_no_others(key_from, key_to):
+    config = tiny(32, key_from=key_from, key_to=key_to)
+    generator, (z, bits) = build(config), inputs(config)
+    sizes: dict[str, int] = {}  # of the inputs of the layers
+    for name, layer in generator.named_modules():
+        if isinstance(layer, ModulatedConv2d):
+            layer.register_forward_hook(
+                lambda _, given, __, name=name: sizes.__setitem__(name, given[0].shape[-1])
+            )
+    generator(z, bits).square().sum().backward()
+    assert sorted(sizes.values()) == [4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32]
+    for name, size in sizes.items():
+        layer, taken = generator.get_submodule(name), key_from <= size <= key_to
+        assert bool(layer.key_change.weight.any()) == taken, name
+        assert (layer.key_change.weight.grad is not None) == taken, name
+        has_maps = taken and size >= 16 and layer.demodulate
+        assert (layer.maps is not None) == has_maps, name
+    assert not torch.equal(generator(z, bits), generator(z, 1 - bits))
+
+
 def test_samples_of_a_batch_do_not_see_each_other():
     config = tiny(32)
     generator, (z, bits) = build(config), inputs(config)

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from scalefp.config import ModelConfig
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load
+from scalefp.options import absent_values
 from scalefp.release.container import FORMAT_VERSION, METADATA, load_tensors
 from scalefp.release.instance import load_instance
 from scalefp.release.model import Model
@@ -103,7 +105,7 @@ def test_maps_are_resolutions_of_the_picture_once_and_in_order(files, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_header_lacks_nothing_and_has_nothing_else(files, tmp_path, kind):
     tensors, header = load_tensors(files[kind], kind)
-    for name in sizes_in(kind, header):
+    for name in sizes_in(kind, header).keys() - absent_values(ModelConfig).keys():
         changed = json.loads(json.dumps(header))
         del sizes_in(kind, changed)[name]
         about = {"kind": kind, "version": FORMAT_VERSION, "header": changed}
@@ -112,6 +114,18 @@ def test_a_header_lacks_nothing_and_has_nothing_else(files, tmp_path, kind):
     sizes_in(kind, changed).update(header if kind == "instance" else header["model"], other=3)
     write(tmp_path / "f.safetensors", tensors, about)
     assert "has 'other'" in refusal(READERS[kind], tmp_path / "f.safetensors")
+
+
+def test_a_release_of_an_earlier_version_means_what_it_meant(files, tmp_path):
+    tensors, header = load_tensors(files["release"], "release")
+    for name in ("key_from", "key_to"):
+        del header["model"][name]
+    about = {"kind": "release", "version": FORMAT_VERSION, "header": header}
+    write(tmp_path / "f.safetensors", tensors, about)
+    earlier, now, key = load(tmp_path / "f.safetensors"), load(files["release"]), Key.random()
+    assert (earlier.config.key_from, earlier.config.key_to) == (4, 256)
+    before, after = (model.instantiate(key).sample(2) for model in (earlier, now))
+    assert torch.equal(before, after)
 
 
 ABOUTS = {
@@ -159,8 +173,9 @@ def test_no_change_of_one_size_reaches_the_networks(files, tmp_path_factory, dat
     was, sizes[name] = sizes[name], data.draw(JSON)
     path = tmp_path_factory.mktemp("fuzz") / "f.safetensors"
     write(path, tensors, {"kind": kind, "version": FORMAT_VERSION, "header": header})
-    # Initial strength and learning rate of what is trained, and the mark's strength: any in range.
-    free = {"key_gain", "mapping_lr_multiplier", "psnr"}
+    # Initial strength, place and learning rate of what is trained, and the mark's strength: any in
+    # range.
+    free = {"key_gain", "key_from", "key_to", "mapping_lr_multiplier", "psnr"}
     if sizes[name] != was and name not in free | {"decoder_base", "decoder_max", "channel_base"}:
         refusal(READERS[kind], path)
 

@@ -18,6 +18,7 @@ from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.networks.generator import Generator
 from scalefp.release.container import save_tensors
+from scalefp.release.folding import Folding
 from scalefp.release.instance import Instance, instantiate, load_instance, tensor_shapes
 
 KEY = Key.from_hex("5ca1ab1e0ddba11f00d5c0ffee15900d")
@@ -57,6 +58,24 @@ def bits_of(key, batch=3):
 
 
 # Equality with the parent.
+
+# Keys at all layers, at low and at high resolutions alone; the last without maps at 16.
+KEYED = [{}, {"key_to": 8}, {"key_from": 16}, {"key_from": 8, "key_to": 8}]
+
+
+@pytest.mark.parametrize("keyed", KEYED)
+def test_an_instance_equals_its_parent_wherever_keys_go(keyed, tmp_path):
+    parent = build(32, **keyed)
+    instance = instantiate(parent, KEY)
+    instance.save(tmp_path / "instance.safetensors")
+    z, reloaded = latents(parent.config), load_instance(tmp_path / "instance.safetensors")
+    with torch.no_grad():
+        expected = parent(z, bits_of(KEY))
+        scale = expected.abs().max()
+        for one in (instance, reloaded, Folding(parent)(KEY)):
+            assert (one(z) - expected).abs().max() <= 1e-5 * scale
+        other = instantiate(parent, Key.from_bits(1 - KEY.bits))(z)
+    assert (other - expected).abs().max() > 1e-2 * scale
 
 
 @pytest.mark.parametrize("mapping_layers", [0, 8])

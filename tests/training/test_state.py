@@ -32,6 +32,15 @@ def test_a_training_from_before_the_range_term_had_none_of_it(tmp_path):
     check_binding(tmp_path / "state.pt", OPTIONS, OPTIONS, "")  # another kind, which has no such
 
 
+def test_in_a_training_from_before_a_key_could_be_kept_from_layers_it_went_to_all(tmp_path):
+    everywhere = {"model.key_from": 4, "model.key_to": 256}
+    for binding in ("", "model."):
+        check_binding(tmp_path / "state.pt", OPTIONS, OPTIONS | everywhere, binding)
+        with pytest.raises(UserError, match=r"a training with model\.key_to=256, not 8"):
+            elsewhere = everywhere | {"model.key_to": 8}
+            check_binding(tmp_path / "state.pt", OPTIONS, OPTIONS | elsewhere, binding)
+
+
 def test_the_average_moves_by_its_half_life():
     average, current = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     with torch.no_grad():
