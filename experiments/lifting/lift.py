@@ -18,14 +18,8 @@ from tqdm import tqdm
 from lifting_report import markdown, plots
 from scalefp.data.images import save_png, to_pil
 from scalefp.errors import UserError
-from scalefp.evaluation.estimators import ESTIMATORS
-from scalefp.evaluation.lifting import (
-    Knowledge,
-    Lifting,
-    knowledges,
-    lifting_parts,
-    lifting_results,
-)
+from scalefp.evaluation.estimators import ESTIMATORS, Knowledge, knowledges
+from scalefp.evaluation.lifting import Lifting, lifting_parts, lifting_results
 from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
 from scalefp.evaluation.sheets import sheet
 from scalefp.experiment import Experiment, load_results
@@ -78,6 +72,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             strengths=STRENGTHS,
             pictures=options.pictures,
             queries=options.queries,
+            redrawn=0,  # which redrawing.py measures
         ),
     )
     config.check()

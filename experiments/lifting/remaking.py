@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from redrawing import redrawn
 from scalefp.data.images import to_float, to_pil, to_tensor
 from scalefp.errors import UserError
-from scalefp.evaluation.lifting import Knowledge, Lifting, eight_bit
+from scalefp.evaluation.estimators import Knowledge
+from scalefp.evaluation.lifting import Lifting, eight_bit
+from scalefp.evaluation.redrawing import redrawn
 from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
 from scalefp.experiment import Experiment, made, markdown_table, new_figure
 from scalefp.loading import load_model

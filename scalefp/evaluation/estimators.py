@@ -6,12 +6,16 @@ images in [-1, 1].
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scalefp.errors import UserError
+from scalefp.evaluation.samples import EvaluateConfig
 from scalefp.perturb.filters import gaussian_matrices
 
 Estimate = Callable[[Tensor], Tensor]  # pictures [b, 3, R, R] -> what to add to each, alike
@@ -119,3 +123,37 @@ ESTIMATORS: dict[str, Callable[[Tensor, Tensor | None, int], Estimate]] = {
     "residual": residual,
     "learned": learned,
 }
+
+
+# What they are given.
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the attacker estimates the fingerprint from."""
+
+    estimator: str
+    images: int  # of the victim's instance
+    own_copy: bool  # whether he has an instance himself
+
+    @property
+    def name(self) -> str:
+        """``mean of 64, own copy``."""
+        return f"{self.estimator} of {self.images}{', own copy' if self.own_copy else ''}"
+
+
+def knowledges(config: EvaluateConfig) -> list[Knowledge]:
+    """Every estimator at every number of images, with and without a copy of the attacker's own.
+
+    Raises:
+        UserError: an estimator that the table does not have.
+    """
+    names = list(ESTIMATORS) if config.lifting.estimators is None else config.lifting.estimators
+    for name in names:
+        if name not in ESTIMATORS:
+            raise UserError(
+                f"unknown estimator {name!r} in lifting.estimators; known are "
+                f"{', '.join(ESTIMATORS)}."
+            )
+    choices = itertools.product(names, config.lifting.images, (True, False))
+    return [Knowledge(*choice) for choice in choices]

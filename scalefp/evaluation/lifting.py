@@ -2,7 +2,8 @@
 
 The attacker has images of a victim's instance, perhaps a copy of his own, and pictures to lay the
 fingerprint on. He has no decoder, release or key. What he adds is an *estimate* of what the
-victim's key does to a picture: one pattern for all pictures, or, learned, one for each.
+victim's key does to a picture: one pattern for all pictures, or, learned, one for each; or what is
+left of a picture of hers that he draws again with his own copy (redrawing.py).
 
 Shape legend: n images of the victim, m of the attacker's own copy, b pictures, R resolution; float
 images in [-1, 1].
@@ -13,7 +14,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from scalefp.data.images import to_float, to_pil
-from scalefp.errors import UserError
-from scalefp.evaluation.estimators import ESTIMATORS, Estimate
+from scalefp.evaluation.estimators import ESTIMATORS, Estimate, Knowledge, knowledges
 from scalefp.evaluation.quality import data_pixels, decibels
+from scalefp.evaluation.redrawing import drawn_again, why_not
 from scalefp.evaluation.samples import (
     FORMS,
     EvaluateConfig,
@@ -43,38 +43,8 @@ if TYPE_CHECKING:
 OWN_IMAGES = 1024  # that the attacker draws from his own copy: as many as he likes
 ISSUED = 1_000_000  # keys among which the victim is named
 TOLD = 1e-3  # the greatest p-value that the service tells unless its operator says otherwise
+REDRAWN = "redrawn"  # stands where the other rows have their estimator
 PICKED = 50  # unrelated pictures chosen because they lean to the victim
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What the attacker estimates the fingerprint from."""
-
-    estimator: str
-    images: int  # of the victim's instance
-    own_copy: bool  # whether he has an instance himself
-
-    @property
-    def name(self) -> str:
-        """``mean of 64, own copy``."""
-        return f"{self.estimator} of {self.images}{', own copy' if self.own_copy else ''}"
-
-
-def knowledges(config: EvaluateConfig) -> list[Knowledge]:
-    """Every estimator at every number of images, with and without a copy of the attacker's own.
-
-    Raises:
-        UserError: an estimator that the table does not have.
-    """
-    names = list(ESTIMATORS) if config.lifting.estimators is None else config.lifting.estimators
-    for name in names:
-        if name not in ESTIMATORS:
-            raise UserError(
-                f"unknown estimator {name!r} in lifting.estimators; known are "
-                f"{', '.join(ESTIMATORS)}."
-            )
-    choices = itertools.product(names, config.lifting.images, (True, False))
-    return [Knowledge(*choice) for choice in choices]
 
 
 def eight_bit(images: Tensor) -> Tensor:
@@ -131,18 +101,29 @@ class Lifting:
         return made
 
     def attack(self, known: Knowledge) -> list[dict[str, Any]]:
-        """Lift and wash at every strength, from one estimate for each victim.
+        """Lift and wash at every strength, from one estimate for each victim: :meth:`rows`."""
+        count = self.config.lifting.pictures
+        hers = [self.images(k, 2, count) for k in range(self.victims)]
+        return self.rows(known, self.estimates(known), hers)
+
+    def rows(
+        self, known: Knowledge, made: Sequence[Estimate], hers: Sequence[Tensor]
+    ) -> list[dict[str, Any]]:
+        """Lift and wash at every strength, with an estimate and pictures of each victim.
+
+        Args:
+            made: for each victim what is added to as many pictures as she has in ``hers``.
+            hers: [b, 3, R, R] of each, which are washed.
 
         Returns:
             Rows with ``attack`` (``lift`` or ``wash``), ``onto``, the attacker's knowledge,
             ``strength``, figures of reading the victim's key, ``psnr`` in dB to the picture before,
             and, onto the attacker's own pictures, ``own``: the same figures of his key.
         """
-        count, made = self.config.lifting.pictures, self.estimates(known)
-        victims = range(self.victims)
-        hers = [self.images(k, 2, count) for k in victims]
+        victims, count = range(self.victims), len(hers[0])
         his = [self.images(self.victims + k, 3, count) for k in victims]
-        targets = {"data": [self.data] * self.victims, "own pictures": his, "her pictures": hers}
+        data = [self.data[:count]] * self.victims
+        targets = {"data": data, "own pictures": his, "her pictures": hers}
         rows = []
         for (onto, pictures), strength in itertools.product(
             targets.items(), self.config.lifting.strengths
@@ -166,6 +147,30 @@ class Lifting:
                 row["own"] = self._figures(changed, [self.victims + k for k in victims], known.name)
             rows.append(row)
         return rows
+
+    def redrawn(self) -> dict[str, Any]:
+        """Lift and wash with one image each time: the difference to how one's own copy draws it.
+
+        Every image of the victim is lifted onto another picture, and washed itself.
+
+        Returns:
+            ``rows`` as :meth:`rows`, and ``psnr``: how near the attackers' copies come to her
+            images, in dB.
+        """
+        config, sizes = self.config, self.config.lifting
+        count = min(sizes.redrawn, sizes.pictures)
+        hers = [self.images(k, 2, count) for k in range(self.victims)]
+        seeds = stream(config, "redrawing").integers(0, 2**31, self.victims).tolist()
+        again = [
+            drawn_again(
+                self.samples.instance(self.victims + k), pictures,
+                seed=seeds[k], steps=sizes.redrawing_steps, batch_size=config.batch_size,
+            )
+            for k, pictures in enumerate(hers)
+        ]  # fmt: skip
+        made = [always(one - drawn) for one, drawn in zip(hers, again, strict=True)]
+        rows = self.rows(Knowledge(REDRAWN, 1, own_copy=True), made, hers)
+        return {"rows": rows, "psnr": mean_psnr(again, hers)}
 
     def blends(self) -> list[dict[str, Any]]:
         """Images of two instances averaged, and cut and pasted: what is read of each of the two."""
@@ -267,6 +272,11 @@ class Lifting:
         return rows
 
 
+def always(added: Tensor) -> Estimate:
+    """The same to add, whatever the pictures are."""
+    return lambda pictures: added
+
+
 def smooth_waves(side: int, seed: int) -> Iterator[Tensor]:
     """Waves [1, 3, R, R] of random direction, phase, length and colour, of amplitude 0.08."""
     draw = np.random.default_rng([seed, side])
@@ -284,6 +294,11 @@ def mean_psnr(changed: Sequence[Tensor], before: Sequence[Tensor]) -> float:
     return float(np.mean([decibels(from_files(a.clamp(-1, 1)), from_files(b)) for a, b in pairs]))
 
 
+def redraws(model: Measured, config: EvaluateConfig) -> bool:
+    """Whether pictures are drawn again: where that is wanted and recipients can."""
+    return config.lifting.redrawn > 0 and why_not(model) is None
+
+
 def lifting_parts(
     model: Measured, samples: Samples, config: EvaluateConfig
 ) -> dict[str, Callable[[], Any]]:
@@ -291,8 +306,10 @@ def lifting_parts(
     lifting, known = Lifting(model, samples, config), knowledges(config)
     if not known:
         return {}
+    again = {"lifting, redrawn": lifting.redrawn} if redraws(model, config) else {}
     return {
         **{f"lifting, {one.name}": partial(lifting.attack, one) for one in known},
+        **again,
         "lifting, blends": lifting.blends,
         "lifting, picked": lifting.picked,
         "lifting, asking": partial(lifting.queried, 1.0),
@@ -305,8 +322,10 @@ def lifting_results(found: Mapping[str, Any], config: EvaluateConfig) -> dict[st
     known = knowledges(config)
     if not known:
         return None
+    again = found.get("lifting, redrawn", {"rows": [], "psnr": None})
     return {
-        "rows": [row for one in known for row in found[f"lifting, {one.name}"]],
+        "rows": [row for one in known for row in found[f"lifting, {one.name}"]] + again["rows"],
+        "redrawn_psnr": again["psnr"],
         "blends": found["lifting, blends"],
         "picked": found["lifting, picked"],
         "asking": found["lifting, asking"],

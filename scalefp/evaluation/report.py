@@ -224,6 +224,20 @@ def asking_table(lifting: Mapping[str, Any]) -> str:
     return markdown_table(["service", "p-value before", "after", "victim's bits", "PSNR, dB"], rows)
 
 
+def _redrawing(lifting: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """What the rows mean whose estimate is called so; nothing if there are none."""
+    if lifting.get("redrawn_psnr") is None:
+        return []
+    count = min(config["redrawn"], config["pictures"])
+    return [
+        "Redrawn: he looks for the latent whose picture by his own copy comes closest to one image "
+        f"of hers ({config['redrawing_steps']} steps, {lifting['redrawn_psnr']:.1f} dB) and takes "
+        f"the difference for the estimate; {count} of each kind of pictures, each with another "
+        "image of hers. What is taken off hers is the difference of that very picture: once, it is "
+        "as his copy draws it."
+    ]
+
+
 def _lifting_parts(results: Mapping[str, Any]) -> list[str]:
     lifting, config = results.get("lifting"), results["config"].get("lifting")
     if lifting is None or config is None:
@@ -236,6 +250,7 @@ def _lifting_parts(results: Mapping[str, Any]) -> list[str]:
         "fingerprint, times a strength, on pictures of the data and on his own, and takes it off "
         f"hers; {config['pictures']} pictures of each kind for each victim. Named: share of single "
         f"images and of several together ({pools}), soft form, among 10^6 issued keys.",
+        *_redrawing(lifting, config),
         lifting_table(lifting["rows"]),
         "Images of two instances blended:",
         blends_table(lifting["blends"]),

@@ -49,12 +49,16 @@ class LiftingConfig:
     strengths: list[float] = field(default_factory=lambda: [1.0, 2.0, 3.0])  # times the estimate
     pictures: int = 32  # that the fingerprint is laid on, of each kind for each victim
     queries: int = 1000  # questions to the service about one picture
+    redrawn: int = 8  # of these pictures, each lifted alone by who draws it again; 0 = left out
+    redrawing_steps: int = 100  # on the latents of each
 
     def check(self, pools: list[int], prefix: str = "") -> None:
         """Raise :class:`UserError` for numbers that cannot work; ``prefix`` names this part."""
-        for name in ("victims", "queries"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{prefix}{name} must be at least 1, not {getattr(self, name)}.")
+        for name, least in {"victims": 1, "queries": 1, "redrawing_steps": 1, "redrawn": 0}.items():
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"{prefix}{name} must be at least {least}, not {getattr(self, name)}."
+                )
         if self.pictures < pools[0]:
             raise UserError(
                 f"{prefix}pictures must be at least {pools[0]}, the least of pools, "

@@ -1,6 +1,7 @@
 """Attacks on a fingerprint that is a sum of carriers, for which what they reach is known."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from scalefp.config import ModelConfig
 from scalefp.data.images import to_float, to_tensor
 from scalefp.errors import UserError
 from scalefp.evaluation import estimators, lifting
-from scalefp.evaluation.estimators import ESTIMATORS, fine
-from scalefp.evaluation.lifting import Knowledge, Lifting, lifting_parts
+from scalefp.evaluation.estimators import ESTIMATORS, Knowledge, fine, knowledges
+from scalefp.evaluation.lifting import Lifting, lifting_parts
+from scalefp.evaluation.method import OtherMethod
+from scalefp.evaluation.redrawing import redrawn, why_not
 from scalefp.evaluation.report import _lifting_parts as page
 from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
 from scalefp.key import Key
@@ -33,13 +36,18 @@ def carriers() -> Tensor:
 class SpreadInstance:
     """Smooth pictures plus the carriers, each with the sign of its bit."""
 
+    config = SimpleNamespace(latent_dim=12)
+
     def __init__(self, key: Key) -> None:
         signs = torch.from_numpy(2.0 * key.bits - 1).float()
         self.pattern = STRENGTH * (signs[:, None, None, None] * carriers()).sum(0)
 
     def sample(self, n: int, *, seed: int = 0, batch_size: int = 32) -> Tensor:
         draw = torch.Generator().manual_seed(seed)
-        coarse = torch.rand(n, 3, 2, 2, generator=draw) - 0.5
+        return self(torch.rand(n, 12, generator=draw) - 0.5)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        coarse = z.view(-1, 3, 2, 2)
         return torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear") + self.pattern
 
 
@@ -72,7 +80,7 @@ def config(tmp_path) -> EvaluateConfig:
         data=make_folder(tmp_path / "data", 24, seed=0),
         unrelated_images=24,
         lifting=LiftingConfig(
-            victims=2, images=[4, 64], strengths=[1.0, 2.0], pictures=8, queries=40
+            victims=2, images=[4, 64], strengths=[1.0, 2.0], pictures=8, queries=40, redrawn=4
         ),
     )
 
@@ -107,6 +115,52 @@ def test_without_a_copy_the_whole_pattern_is_lifted(attacks: Lifting) -> None:
     assert found["own pictures", 2.0]["mean"] > 0.97
     assert found["own pictures", 2.0]["attributed"]["1"]["soft"]["1"] > 0.9
     assert found["her pictures", 2.0]["mean"] < 0.03  # reversed
+
+
+def test_one_image_is_enough_for_who_draws_it_again(attacks: Lifting) -> None:
+    found = attacks.redrawn()
+    rows = {(row["attack"], row["onto"], row["strength"]): row for row in found["rows"]}
+    assert len(rows) == len(found["rows"]) == 6
+    assert {(r["estimator"], r["known_images"], r["own_copy"]) for r in rows.values()} == {
+        ("redrawn", 1, True)
+    }
+    bits = attacks.samples.bits
+    same = np.mean([float((bits[k] == bits[2 + k]).mean()) for k in range(2)])
+    # His copy comes as near as the patterns let it, which are orthogonal to all smooth pictures.
+    left = [attacks.samples.instance(k).pattern for k in range(4)]
+    far = np.mean([float((left[k] - left[2 + k]).square().mean()) for k in range(2)])
+    assert found["psnr"] == pytest.approx(-10 * math.log10(far / 4), abs=0.3)
+    # Laid on his pictures once, her pattern takes the place of his; taken off hers, his of hers.
+    once = rows["lift", "own pictures", 1.0]
+    assert once["images"] == 2 * 4 and once["mean"] == pytest.approx(1.0, abs=0.02)
+    assert once["own"]["mean"] == pytest.approx(same, abs=0.02)
+    assert once["attributed"]["1"]["soft"]["1"] > 0.9 > once["own"]["attributed"]["1"]["soft"]["1"]
+    assert rows["wash", "her pictures", 1.0]["mean"] == pytest.approx(same, abs=0.02)
+    assert rows["lift", "data", 2.0]["mean"] > 0.7
+
+
+def test_how_near_a_picture_is_drawn_again_depends_on_no_other(attacks: Lifting) -> None:
+    hers, his = attacks.samples.instance(0), attacks.samples.instance(2)
+    pictures, inputs = hers.sample(3, seed=1), torch.zeros(3, 12)
+    together = redrawn(his, pictures, inputs, steps=40)
+    for k in range(3):
+        alone = redrawn(his, pictures[k : k + 1], inputs[:1], steps=40)
+        torch.testing.assert_close(together[k : k + 1], alone, rtol=0, atol=1e-6)
+    assert inputs.eq(0).all()  # stay as they were
+
+
+def test_who_can_draw_again_is_said(attacks: Lifting, config: EvaluateConfig) -> None:
+    class Pictures:
+        n_bits, resolution = N_BITS, SIZE
+        sample = decode = None
+
+    parts = {"lifting, redrawn"}
+    assert parts < lifting_parts(attacks.model, attacks.samples, config).keys()
+    other = OtherMethod(Pictures())  # type: ignore[arg-type]
+    assert "images alone" in str(why_not(other))
+    assert not parts & lifting_parts(other, attacks.samples, config).keys()
+    config.lifting.redrawn = 0
+    assert not parts & lifting_parts(attacks.model, attacks.samples, config).keys()
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -157,8 +211,9 @@ def test_asking_helps_only_where_p_values_are_told(
 
 def test_all_parts_make_the_page(config: EvaluateConfig) -> None:
     config.lifting = LiftingConfig(
-        victims=1, estimators=["mean"], images=[4], strengths=[2.0], pictures=4, queries=2
-    )
+        victims=1, estimators=["mean"], images=[4], strengths=[2.0], pictures=4, queries=2,
+        redrawn=4, redrawing_steps=5,
+    )  # fmt: skip
     model = SpreadModel()
     parts = lifting_parts(model, Samples(model, config), config)
     found = {name: measure() for name, measure in parts.items()}
@@ -168,6 +223,7 @@ def test_all_parts_make_the_page(config: EvaluateConfig) -> None:
     }
     text = "\n".join(page(results))
     assert text.count("| data | mean |") == text.count("| her pictures | mean |") == 2
+    assert text.count("| redrawn | 1 and a copy | 2 |") == 3 and "(5 steps, " in text
     assert "4 and a copy" in text and "cut and pasted" in text and "10^" in text
     config.lifting.estimators = []
     assert lifting_parts(model, Samples(model, config), config) == {}
@@ -179,10 +235,11 @@ def test_all_parts_make_the_page(config: EvaluateConfig) -> None:
 def test_mistakes(config: EvaluateConfig) -> None:
     config.lifting.estimators = ["mena"]
     with pytest.raises(UserError, match="'mena'.*mean, median"):
-        lifting.knowledges(config)
+        knowledges(config)
     for change, word in (
         ({"victims": 0}, "victims"), ({"images": []}, "images"), ({"images": [4, 4]}, "images"),
         ({"strengths": [0.0]}, "strengths"), ({"pictures": 0}, "pictures"),
+        ({"redrawn": -1}, "redrawn"), ({"redrawing_steps": 0}, "redrawing_steps"),
     ):  # fmt: skip
         config.lifting = LiftingConfig(**change)
         with pytest.raises(UserError, match=word):

@@ -59,9 +59,10 @@ def test_a_release_is_measured_in_every_respect(
         tamper_images=4,
         finetune_images=[32],
         lifting=LiftingConfig(
-            victims=1, estimators=["mean"], images=[2], strengths=[1.0], pictures=2, queries=2
+            victims=1, estimators=["mean"], images=[2], strengths=[1.0], pictures=2, queries=2,
+            redrawing_steps=2,
         ),
-    )
+    )  # fmt: skip
     out = tmp_path / "out"
     results = evaluate(model, config, out)
     write_results(results, out)
@@ -75,6 +76,7 @@ def test_a_release_is_measured_in_every_respect(
     assert results["tampering"]["at_loss"].keys() == {"noise", "prune", "flatten", "average"}
     changed = {row["tampering"] for row in results["tampering"]["rows"]}
     assert {"noise", "fp16", "integer", "average", "fine-tuning"} < changed
+    assert {"mean", "redrawn"} == {row["estimator"] for row in results["lifting"]["rows"]}
     tables = [line for line in page.splitlines() if line.startswith("|")]
     assert len(tables) > 60 and all(line.count("|") >= 3 for line in tables)
     for name in results["pictures"]:

@@ -1,5 +1,6 @@
 """Inputs encoded from pictures: seeded crops, and a training that is fed by them."""
 
+import json
 import re
 from contextlib import redirect_stdout
 from io import BytesIO, StringIO
@@ -166,6 +167,9 @@ def test_a_decoder_is_trained_on_pictures_and_goes_on_after_a_stop(folder: Path)
 
     measured = ["evaluate", f"checkpoint={release}", f"out={folder}/results", "measure=quick"]
     assert main([*measured, "measure.keys=2", "measure.images_per_key=4"]) == 0
+    results = json.loads((folder / "results" / "results.json").read_text())
+    assert "fed with pictures" in " ".join(results["left_out"])
+    assert {row["estimator"] for row in results["lifting"]["rows"]} == {"mean"}
 
     kept = (folder / "coder.pt").read_bytes()
     try:

@@ -253,6 +253,8 @@ def test_it_is_measured_like_a_release_of_this_project(release: Path, tmp_path: 
     )  # fmt: skip
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert results["reading"][0]["mean"] > 0.8
+    # Its latents are drawn, so recipients can look for those of a picture.
+    assert results["lifting"]["redrawn_psnr"] > 5
     # Its pictures are held against those of the generator that was adopted, not against a data set.
     model = load_generating(release)
     assert isinstance(model, PretrainedModel)
