@@ -57,6 +57,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             shown = shown or parts.get("thumbnails", partial(thumbnails, trial))
     return {
         "model": options.model,
+        "release": model.digest,
         "data": Path(options.data).name,
         "seeds": options.seeds,
         "training": options.training,

@@ -126,9 +126,10 @@ def report(results: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, results["seeds"]))
     parts = [
         "# Detection and attribution over 1, 10 and 100 instances",
-        f"{results['date']}, {results['hardware']}, release `{results['model']}`, real images "
-        f"`{results['data']}`, seeds {seeds}; {results['training']:,} images of all instances "
-        f"to learn from, at least {results['test']:,} of each kind to judge; "
+        f"{results['date']}, {results['hardware']}, release `{results['model']}` "
+        f"({results['release'][:16]}), real images `{results['data']}`, seeds {seeds}; "
+        f"{results['training']:,} images of all instances to learn from, at least "
+        f"{results['test']:,} of each kind to judge; "
         f"{results['measured_s'] / 60:.0f} minutes of processor time.",
         "Accuracy on single images: mean of the seeds, in brackets the lowest and the highest. "
         "Closed world: images of issued instances (detection: and real ones). Open world: also "

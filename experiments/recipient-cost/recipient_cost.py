@@ -114,6 +114,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         return {
             "model": options.model,
+            "release": model.digest,
             "seed": options.seed,
             "instances": [
                 measure_instances(model, count, folder, options.seed) for count in options.counts

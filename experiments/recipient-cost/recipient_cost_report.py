@@ -95,8 +95,9 @@ def report(results: Mapping[str, Any]) -> str:
     back, training = results["read_back"], results["retraining"]
     seconds = tuned_seconds(results)
     return (
-        f"{results['date']}, {results['hardware']}, release `{results['model']}`, seed "
-        f"{results['seed']}; times are processor time of one thread.\n\n{_instances(results)}\n\n"
+        f"{results['date']}, {results['hardware']}, release `{results['model']}` "
+        f"({results['release'][:16]}), seed {results['seed']}; times are processor time of one "
+        f"thread.\n\n{_instances(results)}\n\n"
         f"Written: at most {results['instances'][-1]['written']} files of each row. What "
         "fine-tuning and retraining would take is that of one recipient, times their number.\n\n"
         f"{back['issued']:,} keys derived and issued in one SQLite registry in "

@@ -31,7 +31,7 @@ from scalefp.loading import load_model
 from scalefp.pretrained.taef2 import load_taef2
 from scalefp.release.instance import Instance
 
-STAGES = [0, 1024, 4096]  # images trained on
+STAGES = [0, 256, 1024, 4096]  # images trained on
 ALL = 7000  # pictures of the data: as good as all of the bundled set
 POOLS, ISSUED, FPR = [1, 4, 16], 1_000_000, 1e-6
 SHOWN = 8  # pictures in a row of the sheet
