@@ -5,7 +5,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from scalefp.evaluation.report import asking_table, blends_table, lifting_table, picked_table
+from scalefp.evaluation.lifting_page import (
+    asking_table,
+    blends_table,
+    lifting_table,
+    picked_table,
+)
 from scalefp.experiment import made, markdown_table, new_figure
 
 Row = Mapping[str, Any]

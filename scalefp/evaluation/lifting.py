@@ -23,7 +23,7 @@ from torch import Tensor
 
 from scalefp.data.images import to_float, to_pil
 from scalefp.evaluation.estimators import ESTIMATORS, Estimate, Knowledge, knowledges
-from scalefp.evaluation.quality import data_pixels, decibels
+from scalefp.evaluation.quality import data_pixels, decibels, pixels_of
 from scalefp.evaluation.redrawing import drawn_again, why_not
 from scalefp.evaluation.samples import (
     FORMS,
@@ -71,6 +71,15 @@ class Lifting:
         """8-bit images of an instance, others for each of the purposes 0 to 3."""
         seed = self._seeds[purpose * self.victims + key % self.victims]
         return to_float(from_files(self.samples.instance(key).sample(count, seed=seed)))
+
+    @cached_property
+    def unrelated(self) -> Tensor | None:
+        """Pictures of another kind than the data, made by no generator; None if none are given."""
+        config = self.config
+        if not config.unrelated:
+            return None
+        draw, size = stream(config, "lifting, unrelated"), self.model.config.resolution
+        return to_float(pixels_of(config.unrelated[0], config.lifting.pictures, size, draw))
 
     @cached_property
     def own_images(self) -> list[Tensor]:
@@ -122,8 +131,10 @@ class Lifting:
         """
         victims, count = range(self.victims), len(hers[0])
         his = [self.images(self.victims + k, 3, count) for k in victims]
-        data = [self.data[:count]] * self.victims
-        targets = {"data": data, "own pictures": his, "her pictures": hers}
+        targets = {"data": [self.data[:count]] * self.victims}
+        if self.unrelated is not None:
+            targets["unrelated"] = [self.unrelated[:count]] * self.victims
+        targets |= {"own pictures": his, "her pictures": list(hers)}
         rows = []
         for (onto, pictures), strength in itertools.product(
             targets.items(), self.config.lifting.strengths
@@ -173,7 +184,11 @@ class Lifting:
         return {"rows": rows, "psnr": mean_psnr(again, hers)}
 
     def blends(self) -> list[dict[str, Any]]:
-        """Images of two instances averaged, and cut and pasted: what is read of each of the two."""
+        """Images of two instances averaged, and cut and pasted.
+
+        Returns:
+            Of each blend what is read of each of the two, and ``psnr`` in dB to the image of each.
+        """
         count = self.config.lifting.pictures
         victims, others = range(self.victims), [self.victims + k for k in range(self.victims)]
         hers = [self.images(k, 2, count) for k in victims]
@@ -189,8 +204,10 @@ class Lifting:
         return [
             {
                 "blend": name,
-                "first": self._figures(pictures, victims, name),
-                "second": self._figures(pictures, others, name),
+                "first": self._figures(pictures, victims, name)
+                | {"psnr": mean_psnr(pictures, hers)},
+                "second": self._figures(pictures, others, name)
+                | {"psnr": mean_psnr(pictures, his)},
             }
             for name, pictures in mixed.items()
         ]
@@ -273,8 +290,8 @@ class Lifting:
 
 
 def always(added: Tensor) -> Estimate:
-    """The same to add, whatever the pictures are."""
-    return lambda pictures: added
+    """The same to add to the first, the second, ... of any pictures."""
+    return lambda pictures: added[: len(pictures)]
 
 
 def smooth_waves(side: int, seed: int) -> Iterator[Tensor]:

@@ -94,11 +94,20 @@ def measure_hiding(samples: Samples, lpips: nn.Module | None = None) -> dict[str
 # Do they look like the data?
 
 
+def pixels_of(source: str, count: int, resolution: int, rng: np.random.Generator) -> Tensor:
+    """Up to ``count`` random images of a folder or zip, uint8 [n, 3, R, R].
+
+    Raises:
+        UserError: as :func:`scalefp.evaluation.unrelated.draw_images`.
+    """
+    drawn = draw_images(source, count, rng)
+    bar = tqdm(drawn, "opening pictures", total=count, unit="img", delay=2, leave=False)
+    return torch.cat([to_tensor([image], resolution) for image in bar])
+
+
 def data_pixels(config: EvaluateConfig, count: int, resolution: int) -> Tensor:
     """Up to ``count`` random images of the data set, uint8 [n, 3, R, R]."""
-    drawn = draw_images(config.data, count, stream(config, "features"))
-    bar = tqdm(drawn, "opening the data set", total=count, unit="img", delay=2, leave=False)
-    return torch.cat([to_tensor([image], resolution) for image in bar])
+    return pixels_of(config.data, count, resolution, stream(config, "features"))
 
 
 def reference_pixels(samples: Samples, config: EvaluateConfig, count: int) -> tuple[str, Tensor]:

@@ -1,6 +1,6 @@
 """Evaluation results as files: ``results.json`` for machines, ``results.md`` and plots to read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,9 @@ from scalefp.evaluation.cells import (
     accuracy_cells,
     attribution_cells,
     compared_cell,
-    share,
     verdict,
 )
+from scalefp.evaluation.lifting_page import lifting_page
 from scalefp.evaluation.plots import drawable
 from scalefp.evaluation.quality import ORIGINAL
 from scalefp.evaluation.removal import OWN_PICTURES
@@ -179,90 +179,6 @@ def _tampering_parts(results: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _named(figures: Mapping[str, Any]) -> list[str]:
-    """Bits read, and the shares of sources named among a million keys, by number of images."""
-    shares = [
-        share(pool["soft"]["1000000"]) if "1000000" in pool["soft"] else ""
-        for pool in figures["attributed"].values()
-    ]
-    return [f"{figures['mean']:.3f}", " / ".join(shares)]
-
-
-def lifting_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each estimate, strength and kind of pictures."""
-    cells = []
-    for row in rows:
-        known = f"{row['known_images']:,}{' and a copy' if row['own_copy'] else ''}"
-        own = _named(row["own"]) if "own" in row else ["", ""]
-        about = [row["onto"], row["estimator"], known, f"{row['strength']:g}"]
-        cells.append([*about, *_named(row), *own, f"{row['psnr']:.1f}"])
-    head = ["pictures", "estimate", "images known", "times", "victim's bits", "victim named, %"]
-    head += ["attacker's bits", "attacker named, %", "PSNR, dB"]
-    return markdown_table(head, cells)
-
-
-def blends_table(blends: Sequence[Mapping[str, Any]]) -> str:
-    """What is read of each of two instances whose images were blended."""
-    head = ["blend", "first's bits", "first named, %", "second's bits", "second named, %"]
-    rows = [[row["blend"], *_named(row["first"]), *_named(row["second"])] for row in blends]
-    return markdown_table(head, rows)
-
-
-def picked_table(picked: Sequence[Mapping[str, float]]) -> str:
-    """P-values of pictures that were picked for a victim, and of others."""
-    rows = [[f"10^{row['picked']:.0f}", f"10^{row['random']:.0f}"] for row in picked]
-    return markdown_table(["picked", "random"], rows)
-
-
-def asking_table(lifting: Mapping[str, Any]) -> str:
-    """What an attacker reaches who asks the service about a picture that he changes."""
-    rows = []
-    for what, name in (("every p-value told", "asking"), ("up to 1e-3 told", "asking_service")):
-        for row in lifting[name]:
-            p_values = [f"10^{row[when]:.0f}" for when in ("before", "log10_p")]
-            rows.append([what, *p_values, f"{row['accuracy']:.3f}", f"{row['psnr']:.1f}"])
-    return markdown_table(["service", "p-value before", "after", "victim's bits", "PSNR, dB"], rows)
-
-
-def _redrawing(lifting: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """What the rows mean whose estimate is called so; nothing if there are none."""
-    if lifting.get("redrawn_psnr") is None:
-        return []
-    count = min(config["redrawn"], config["pictures"])
-    return [
-        "Redrawn: he looks for the latent whose picture by his own copy comes closest to one image "
-        f"of hers ({config['redrawing_steps']} steps, {lifting['redrawn_psnr']:.1f} dB) and takes "
-        f"the difference for the estimate; {count} of each kind of pictures, each with another "
-        "image of hers. What is taken off hers is the difference of that very picture: once, it is "
-        "as his copy draws it."
-    ]
-
-
-def _lifting_parts(results: Mapping[str, Any]) -> list[str]:
-    lifting, config = results.get("lifting"), results["config"].get("lifting")
-    if lifting is None or config is None:
-        return []
-    pools = " / ".join(map(str, results["config"]["pools"]))
-    return [
-        "## Lifting, washing, blending, asking",
-        f"{config['victims']} victims; an attacker has images of the victim's instance, perhaps an "
-        "instance of his own, and no decoder, release or key. He lays his estimate of the victim's "
-        "fingerprint, times a strength, on pictures of the data and on his own, and takes it off "
-        f"hers; {config['pictures']} pictures of each kind for each victim. Named: share of single "
-        f"images and of several together ({pools}), soft form, among 10^6 issued keys.",
-        *_redrawing(lifting, config),
-        lifting_table(lifting["rows"]),
-        "Images of two instances blended:",
-        blends_table(lifting["blends"]),
-        "Unrelated pictures chosen because they lean to the victim, judged as one source (which "
-        "the test does not allow), and as many at random; p-values among 10^6 keys:",
-        picked_table(lifting["picked"]),
-        f"{config['queries']:,} questions to the service about one picture, on which the "
-        "estimate was laid first and which is changed a little each time:",
-        asking_table(lifting),
-    ]
-
-
 def markdown(results: Mapping[str, Any]) -> str:
     """The results as one Markdown page: targets first, then every measurement with its numbers."""
     config, environment = results["config"], results["environment"]
@@ -318,7 +234,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         "average.",
         _unrelated_table(unrelated),
     ]
-    parts += _lifting_parts(results)
+    parts += lifting_page(results)
     if results["pictures"]:
         parts += ["## Pictures", *(f"![{name}]({name})" for name in results["pictures"])]
     parts += ["## Published figures"]

@@ -1,6 +1,7 @@
 """Attacks on a fingerprint that is a sum of carriers, for which what they reach is known."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,9 +16,9 @@ from scalefp.errors import UserError
 from scalefp.evaluation import estimators, lifting
 from scalefp.evaluation.estimators import ESTIMATORS, Knowledge, fine, knowledges
 from scalefp.evaluation.lifting import Lifting, lifting_parts
+from scalefp.evaluation.lifting_page import blends_table, lifting_page
 from scalefp.evaluation.method import OtherMethod
 from scalefp.evaluation.redrawing import redrawn, why_not
-from scalefp.evaluation.report import _lifting_parts as page
 from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
 from scalefp.key import Key
 
@@ -188,6 +189,24 @@ def test_blends_show_both(attacks: Lifting) -> None:
         # The bits in which the two agree are read; the others are cancelled or torn.
         assert row["first"]["mean"] > 0.7 and row["second"]["mean"] > 0.7
     assert averaged["blend"] == "averaged" and pasted["blend"] == "cut and pasted"
+    # The mean of two is a quarter of their squared difference from each, a cut one half of it.
+    assert averaged["first"]["psnr"] == pytest.approx(averaged["second"]["psnr"], abs=0.1)
+    cut = (pasted["first"]["psnr"] + pasted["second"]["psnr"]) / 2  # the halves differ
+    assert averaged["first"]["psnr"] - cut == pytest.approx(10 * math.log10(2), abs=0.7)
+    text = blends_table([averaged, pasted])
+    assert f"{averaged['first']['psnr']:.1f} / {averaged['second']['psnr']:.1f}" in text
+    del averaged["first"]["psnr"], pasted["first"]["psnr"]
+    assert "PSNR" not in blends_table([averaged, pasted])  # as of results that were kept before
+
+
+def test_pictures_of_no_generator_are_accused_too(config: EvaluateConfig, tmp_path: Path) -> None:
+    config.unrelated = [make_folder(tmp_path / "others", 3, seed=7)]
+    model = SpreadModel()
+    attacks = Lifting(model, Samples(model, config), config)
+    for rows in (attacks.attack(Knowledge("mean", 64, False)), attacks.redrawn()["rows"]):
+        found = {(row["onto"], row["strength"]): row for row in rows}
+        assert found["unrelated", 2.0]["images"] == 2 * 3  # as many as there are
+        assert found["unrelated", 2.0]["mean"] > found["unrelated", 1.0]["mean"] > 0.6
 
 
 def test_picked_pictures_lean_where_random_ones_do_not(
@@ -221,14 +240,15 @@ def test_all_parts_make_the_page(config: EvaluateConfig) -> None:
         "lifting": lifting.lifting_results(found, config),
         "config": {"lifting": vars(config.lifting), "pools": config.pools},
     }
-    text = "\n".join(page(results))
+    text = "\n".join(lifting_page(results))
     assert text.count("| data | mean |") == text.count("| her pictures | mean |") == 2
     assert text.count("| redrawn | 1 and a copy | 2 |") == 3 and "(5 steps, " in text
     assert "4 and a copy" in text and "cut and pasted" in text and "10^" in text
     config.lifting.estimators = []
     assert lifting_parts(model, Samples(model, config), config) == {}
     assert (
-        lifting.lifting_results({}, config) is None and page({"lifting": None, "config": {}}) == []
+        lifting.lifting_results({}, config) is None
+        and lifting_page({"lifting": None, "config": {}}) == []
     )
 
 
