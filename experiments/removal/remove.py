@@ -10,7 +10,7 @@ changes that need no training (noise, pruning, rounding, averaging).
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,15 @@ STAGES = [0, 256, 1024, 4096]  # images trained on
 ALL = 7000  # pictures of the data: as good as all of the bundled set
 POOLS, ISSUED, FPR = [1, 4, 16], 1_000_000, 1e-6
 SHOWN = 8  # pictures in a row of the sheet
+ATTACKERS = ("64", "512", "data", "own", "fresh")  # what they train with: see attackers()
 
 Stages = Iterator[tuple[int, Instance]]
 
 
 def attackers(
-    instance: Instance, data: Tensor, stages: list[int], seed: int
+    instance: Instance, data: Tensor, stages: list[int], seed: int, wanted: Sequence[str]
 ) -> dict[str, Callable[[], Stages]]:
-    """Who trains, by the name in the table: -> (images trained on, instance then)."""
+    """Who of ATTACKERS trains, by the name in the table: -> (images trained on, instance then)."""
 
     def tuned(pictures: Tensor) -> Stages:
         return fine_tune(instance, pictures, stages, seed=seed)
@@ -50,13 +51,14 @@ def attackers(
     def own() -> Stages:
         return tuned(from_files(instance.sample(len(data), seed=seed + 1)))
 
-    return {
-        "64 of the data": lambda: tuned(data[:64]),
-        "512 of the data": lambda: tuned(data[:512]),
-        f"{len(data):,} of the data": lambda: tuned(data),
-        f"{len(data):,} of his own": own,
-        "a fresh network": lambda: distill(instance, stages[1:], seed=seed),
+    known: dict[str, tuple[str, Callable[[], Stages]]] = {
+        "64": ("64 of the data", lambda: tuned(data[:64])),
+        "512": ("512 of the data", lambda: tuned(data[:512])),
+        "data": (f"{len(data):,} of the data", lambda: tuned(data)),
+        "own": (f"{len(data):,} of his own", own),
+        "fresh": ("a fresh network", lambda: distill(instance, stages[1:], seed=seed)),
     }
+    return dict(known[short] for short in wanted)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -87,7 +89,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             rows.append({"attacker": name, **tampered.figures(Attempt(name, 0), [changed])})
             shown = to_pil(from_files(changed.sample(SHOWN, seed=options.seed)))
             pictures[name] = [("", picture) for picture in shown]
-    with tqdm(attackers(instance, data, stages, options.seed).items(), "removal") as bar:
+    trainings = attackers(instance, data, stages, options.seed, options.attackers)
+    with tqdm(trainings.items(), "removal") as bar:
         for name, run in bar:
             bar.set_postfix_str(name)
             for images, changed in run():
@@ -183,6 +186,10 @@ def main() -> None:
     parser.add_argument(
         "--taef2", type=Path, metavar="FOLDER",
         help="of the files of TAEF2, taef2_encoder.pth and taef2_decoder.pth: re-encode as well",
+    )  # fmt: skip
+    parser.add_argument(
+        "--attackers", nargs="+", choices=ATTACKERS, default=list(ATTACKERS),
+        help="train with 64, 512 or all pictures of the data, with his own, or a fresh network",
     )  # fmt: skip
     parser.add_argument("--stages", type=int, default=len(STAGES), help=f"how many of {STAGES}")
     EXPERIMENT.run(parser)
