@@ -9,6 +9,9 @@
   own release draws with and without keys;
 - informed: he has images of the owner's plain generator, and of eight other instances;
 - the key: he has images of the plain generator, and of the very instance that he is to find.
+
+The plain generator is the release with no key bit switched on, or with --twin and --shadow-twin
+what was trained in the same way with fingerprint=false.
 """
 
 from __future__ import annotations
@@ -80,6 +83,28 @@ def reading(scene: Scene) -> dict[str, float]:
     }
 
 
+def others(options: argparse.Namespace, resolution: int) -> list[Any]:
+    """The adversary's release and the twins of both; None for what is not given.
+
+    Raises:
+        UserError: one draws images of another size, or a twin is missing or of none.
+    """
+    if bool(options.twin and options.shadow) != bool(options.shadow_twin):
+        raise UserError(
+            "--shadow-twin goes with --shadow and --twin: give all three, or leave it out"
+        )
+    found: list[Any] = []
+    for name in ("shadow", "twin", "shadow_twin"):
+        path = getattr(options, name)
+        found.append(None if path is None else scalefp.load(path))
+        if path is not None and found[-1].config.resolution != resolution:
+            shown = name.replace("_", "-")
+            raise UserError(
+                f"--{shown} draws images of another resolution: train one of the owner's"
+            )
+    return found
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one release."""
     for option in ("images", "examples"):
@@ -88,19 +113,21 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if value % COPIES or value < 2 * COPIES:
                 raise UserError(f"--{option} must be multiples of {COPIES} from {2 * COPIES} up")
     model: Any = scalefp.load(options.model)
-    shadow: Any = None if options.shadow is None else scalefp.load(options.shadow)
-    if shadow is not None and shadow.config.resolution != model.config.resolution:
-        raise UserError("--shadow draws images of another resolution: train one of the owner's")
+    shadow, twin, shadow_twin = others(options, model.config.resolution)
     training = Training(
         images=options.training_images, carriers=model.config.n_bits, seed=options.seed
     )
     settings = {n: getattr(options, n) for n in ("images", "training_images", "seed")}
-    settings |= {n: content_digest(getattr(options, n)) for n in ("model", "shadow")}
+    files = ("model", "shadow", "twin", "shadow_twin")
+    settings |= {n: content_digest(getattr(options, n)) for n in files}
     parts = Parts(options.parts and options.parts / options.name, settings)
     rows: list[dict[str, Any]] = []
     readings = []
     for strength in options.strengths:
-        scene = Scene(model, shadow, images=options.images, seed=options.seed, strength=strength)
+        scene = Scene(
+            model, shadow, images=options.images, seed=options.seed, strength=strength,
+            twins=(twin, shadow_twin),
+        )  # fmt: skip
         name = "" if strength == FULL else f" at {strength:g}"
         work = {}
         for case in cases(options, strength):
@@ -116,6 +143,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     draw_sheet(owner, options.strengths, options.out / f"{options.name}-pictures.png")
     return {
         "digest": model.digest,
+        "twin": None if twin is None else twin.digest,
         "resolution": model.config.resolution,
         "n_bits": model.config.n_bits,
         "seed": options.seed,
@@ -143,6 +171,8 @@ def main() -> None:
     parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--model", default="emoji", help="the owner's: bundled name or path")
     parser.add_argument("--shadow", help="the adversary's own; without it no shadow is measured")
+    parser.add_argument("--twin", help="the owner's without keys: trained with fingerprint=false")
+    parser.add_argument("--shadow-twin", help="the adversary's without keys")
     parser.add_argument("--images", type=int, default=1024, help="of each class to be judged")
     parser.add_argument(
         "--examples", type=int, nargs="+", default=[16, 64, 1024], help="of each class, to learn"

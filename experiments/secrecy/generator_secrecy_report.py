@@ -50,6 +50,13 @@ def _readings(figures: Row) -> str:
     return markdown_table(head, lines, right=range(5))
 
 
+def _clean(figures: Row) -> str:
+    """What is told from the instances of a release."""
+    if figures.get("twin") is None:
+        return "told from itself without a key"
+    return f"told from `{figures['twin'][:16]}`, its twin, which was trained without keys"
+
+
 def _release(name: str, figures: Row) -> list[str]:
     best = best_of_each(figures["rows"], CASE)
     head = ["strength", "adversary", "examples of each", "detector", "on his own examples"]
@@ -58,8 +65,8 @@ def _release(name: str, figures: Row) -> list[str]:
     lines = [_row(row, " *" if row in best else "") for row in figures["rows"]]
     return [
         f"## `{name}`: {figures['n_bits']} bits, {figures['resolution']} px",
-        f"Release `{figures['digest'][:16]}`; networks trained on {figures['training_images']:,} "
-        f"images; {made(figures)}",
+        f"Release `{figures['digest'][:16]}`, {_clean(figures)}; networks trained on "
+        f"{figures['training_images']:,} images; {made(figures)}",
         f"{figures['images']:,} images of each class are judged, of the very key a quarter of "
         "that. What the owner reads from them; named: share of images, or of 16 together, for "
         "which their holder is named at fpr 1e-6 among 10^6 issued keys:",

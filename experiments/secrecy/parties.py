@@ -1,7 +1,8 @@
 """The images of the owner and of his adversaries, as 8-bit files.
 
 The plain generator is the release with no key bit switched on: the same weights, maps and latents,
-and nothing written. What is told apart is the fingerprint, not two trainings.
+and nothing written. What is told apart is the fingerprint, not two trainings. Or it is a twin of
+the release, which was trained in the same way without keys.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from scalefp.data.images import to_uint8
 from scalefp.detection.examples import Examples
 from scalefp.key import Key
+from scalefp.networks.generator import Generator
 from scalefp.release.instance import instantiate
 from scalefp.release.model import Model
 
@@ -24,15 +26,33 @@ COPIES = 8  # other instances whose images the informed adversary has
 BATCH = 64
 
 
+@torch.inference_mode()
+def without_key(generator: Generator, latents: Tensor) -> Tensor:
+    """What a generator draws with no key bit switched on, uint8 [b, 3, R, R]."""
+    n = generator.config.n_bits
+    off = torch.zeros(n)
+    images = [
+        to_uint8(generator(z, torch.zeros(len(z), n), off).clamp(-1, 1))
+        for z in latents.split(BATCH)
+    ]
+    return torch.cat(images)
+
+
 class Party:
     """A release, and what its plain generator and its instances draw.
 
     Its fingerprints may be weaker than it was trained to write them: ``strength`` times what a key
     changes in every layer. The plain generator stays the same.
+
+    Args:
+        twin: a release that was trained without keys, whose pictures are the clean ones; None = the
+            plain generator's are.
     """
 
-    def __init__(self, model: Model, seed: int, strength: float = 1.0) -> None:
-        self.model, self.seed = model, seed
+    def __init__(
+        self, model: Model, seed: int, strength: float = 1.0, twin: Model | None = None
+    ) -> None:
+        self.model, self.seed, self.twin = model, seed, twin
         self.generator = copy.deepcopy(model.generator)
         self.generator.strengthen_key_(strength)
 
@@ -47,16 +67,15 @@ class Party:
         shape = (count, self.model.config.latent_dim)
         return torch.from_numpy(self.draw(1, which).standard_normal(shape, np.float32))
 
-    @torch.inference_mode()
     def plain(self, latents: Tensor) -> Tensor:
         """What the generator draws with no key bit switched on, uint8 [b, 3, R, R]."""
-        n = self.model.config.n_bits
-        off = torch.zeros(n)
-        images = [
-            to_uint8(self.generator(z, torch.zeros(len(z), n), off).clamp(-1, 1))
-            for z in latents.split(BATCH)
-        ]
-        return torch.cat(images)
+        return without_key(self.generator, latents)
+
+    def clean(self, latents: Tensor) -> Tensor:
+        """Pictures without a fingerprint, uint8 [b, 3, R, R]: the twin's if there is one."""
+        return (
+            self.plain(latents) if self.twin is None else without_key(self.twin.generator, latents)
+        )
 
     @torch.inference_mode()
     def fingerprinted(self, latents: Tensor, keys: list[Key]) -> Tensor:
@@ -71,18 +90,28 @@ class Party:
 class Scene:
     """One owner, one adversary, and latents that no two sets of images share.
 
+    Args:
+        twins: of the owner's release and of the shadow.
+
     Attributes:
         clean, marked: the test, uint8 [n, 3, R, R]: of the plain generator, and of each of
             ``victims`` as many, one after the other.
     """
 
     def __init__(
-        self, owner: Model, shadow: Model | None, *, images: int, seed: int, strength: float = 1.0
+        self,
+        owner: Model,
+        shadow: Model | None,
+        *,
+        images: int,
+        seed: int,
+        strength: float = 1.0,
+        twins: tuple[Model | None, Model | None] = (None, None),
     ) -> None:
-        self.owner, self.images = Party(owner, seed, strength), images
-        self.shadow = None if shadow is None else Party(shadow, seed, strength)
+        self.owner, self.images = Party(owner, seed, strength, twins[0]), images
+        self.shadow = None if shadow is None else Party(shadow, seed, strength, twins[1])
         self.victims = self.owner.keys(VICTIMS, 0)
-        self.clean = self.owner.plain(self.owner.latents(images, 0))
+        self.clean = self.owner.clean(self.owner.latents(images, 0))
         self.marked = self.owner.fingerprinted(self.owner.latents(images, 1), self.victims)
 
     def examples(self, threat: str, count: int) -> Examples:
@@ -92,12 +121,12 @@ class Scene:
         clean = party.latents(count, 2)
         if threat == "the key":
             marked = party.fingerprinted(party.latents(count, 3), self.victims[:1])
-            return Examples(party.plain(clean), marked, paired=False)
+            return Examples(party.clean(clean), marked, paired=False)
         # In turn over the latents, so that any part of the examples shows all copies.
         order = torch.arange(count).reshape(-1, COPIES).T.flatten()
-        marked = torch.empty_like(pictures := party.plain(clean))
+        marked = torch.empty_like(pictures := party.clean(clean))
         marked[order] = party.fingerprinted(clean[order], party.keys(COPIES, 1))
-        return Examples(pictures, marked, paired=True)
+        return Examples(pictures, marked, paired=party.twin is None)
 
     def tested(self, threat: str) -> tuple[Tensor, Tensor]:
         """Plain images and as many fingerprinted ones that this adversary has to judge."""

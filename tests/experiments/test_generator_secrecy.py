@@ -1,6 +1,7 @@
 """experiments/secrecy: images with and without a key, and whose they are."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ pytest.importorskip("matplotlib")
 import generator_secrecy
 import parties
 from scalefp.data.images import to_uint8
+from scalefp.errors import UserError
+from scalefp.loading import load_model
 from scalefp.release.model import Model
 
 
@@ -51,6 +54,27 @@ def test_a_fingerprint_of_no_strength_is_none(model: Model) -> None:
     plain = full.plain(latents).int()
     assert (nothing.fingerprinted(latents, keys).int() - plain).abs().max() <= 1
     assert (full.fingerprinted(latents, keys).int() - plain).abs().max() > 1
+
+
+def test_a_twin_draws_what_is_told_from_the_instances(model: Model, other_release: Path) -> None:
+    twin = load_model(other_release)
+    scene = parties.Scene(model, model, images=64, seed=0, twins=(twin, None))
+    latents = scene.owner.latents(64, 0)
+    assert torch.equal(scene.clean, parties.Party(twin, 0).plain(latents))
+    assert not torch.equal(scene.clean, scene.owner.plain(latents))
+    examples = scene.examples("informed", 24)
+    assert not examples.paired  # another generator's pictures of a latent are others
+    assert torch.equal(examples.clean, parties.Party(twin, 0).plain(scene.owner.latents(24, 2)))
+    # The fingerprinted ones are the owner's, and the shadow has no twin here.
+    alone = parties.Scene(model, model, images=64, seed=0)
+    assert torch.equal(scene.marked, alone.marked)
+    assert torch.equal(scene.examples("shadow", 24).clean, alone.examples("shadow", 24).clean)
+
+
+def test_twins_are_given_for_all_or_none() -> None:
+    options = argparse.Namespace(shadow="a", twin="b", shadow_twin=None)
+    with pytest.raises(UserError, match="give all three"):
+        generator_secrecy.others(options, 32)
 
 
 def test_what_is_tried_at_which_strength() -> None:

@@ -43,6 +43,7 @@ REPORTS = {
     "secrecy": ARTIFICIAL / "secrecy",
     "strength": ARTIFICIAL / "strength",
     "tradeoff": ROOT / "fidelity",
+    "transfer_reason": ARTIFICIAL / "transfer-reason",
     "transfer_report": ARTIFICIAL / "transfer",
 }
 

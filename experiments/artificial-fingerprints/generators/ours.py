@@ -37,7 +37,7 @@ class Ours:
             # The decoder that belongs to every model, here without use, is kept small.
             model=ModelConfig(
                 resolution=data.resolution, channel_base=1024, channel_max=64, embedding_width=8,
-                decoder_base=32, decoder_max=8, decoder_carriers=False,
+                decoder_base=data.resolution, decoder_max=8, decoder_carriers=False,
                 mapping_layers=self.mapping_layers,
             ),
             loss=LossConfig(r1=3),
