@@ -229,6 +229,10 @@ class ModulationConfig:
     # What reads: a decoder that is trained, or `inversion` of the generator, which takes none.
     reader: str = one_of("decoder", "decoder", "inversion")
     inversion_steps: int = within(20, 1, 10_000)  # in which a picture is read by inversion
+    # Where inputs are drawn and not encoded: how many are changed in these steps until the nearest
+    # goes on, and rounds in which it and the key are found together.
+    inversion_starts: int = within(2, 1, 1024)
+    inversion_rounds: int = within(6, 1, 1000)
 
     def check(self, batch: int) -> None:
         """Raise :class:`UserError` for options that cannot work."""

@@ -28,6 +28,7 @@ from scalefp.loading import load_generating
 from scalefp.metrics import psnr
 from scalefp.perturb import PERTURBATIONS
 from scalefp.pretrained.instance import PretrainedInstance
+from scalefp.pretrained.inversion import Inverter
 from scalefp.pretrained.release import InvertingModel
 
 SIDE = 256
@@ -87,10 +88,12 @@ def fitted(model: InvertingModel, pictures: Tensor, rounds: int) -> PretrainedIn
     layer = network.get_submodule(model.parent.names[0])
     weights = list(layer.requires_grad_(True).parameters())
     optimizer = torch.optim.Adam(weights, lr=FITTING_RATE)
-    latents = [model.inverter.encoder(one[None]) for one in pictures]
+    inverter = model.inverter
+    assert isinstance(inverter, Inverter)
+    latents = [inverter.encoder(one[None]) for one in pictures]
     for _ in tqdm(range(rounds), desc="fit a copy", unit="round"):
         for one, seen in zip(latents, pictures, strict=True):
-            left = (model.inverter.pictures.of(network(one)) - seen).square().mean()
+            left = (inverter.pictures.of(network(one)) - seen).square().mean()
             optimizer.zero_grad()
             left.backward()
             optimizer.step()
@@ -114,8 +117,8 @@ def forge(model: InvertingModel, photos: list[Tensor], readings: Readings) -> No
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Bits read from pictures of keys of their own, and from others on which a key was laid."""
     model = load_generating(options.release)
-    if not isinstance(model, InvertingModel):
-        raise UserError(f"{options.release} does not read by inversion")
+    if not isinstance(model, InvertingModel) or model.config.starts:
+        raise UserError(f"{options.release} does not read encoded pictures by inversion")
     photos = photographs(options.images, options.pictures, options.seed)
     chance, readings = np.random.default_rng(options.seed), Readings(model)
     fidelity: list[float] = []

@@ -1,13 +1,17 @@
-"""Keys for a decoder of latents without any training: what a key changes is found in closed form.
+"""Keys for a generator without any training: what a key changes is found in closed form.
 
 A key moves the weights of one convolution. Each bit has a tensor of the weights' shape, the product
 of a vector over the output channels, drawn at random, and one over what the convolution sees. Those
 come from the features of some pictures: from the directions along which features vary, each scaled
-to vary as much (*whitening*), the weaker ones are taken: of the strong ones there are few, and what
-they change is explained by other latents as well as by a key. None has a part that all pictures
-share, which could be carried from one to another. The strength follows the PSNR asked for.
+to vary as much (*whitening*). None has a part that all pictures share, which could be carried from
+one to another. Where latents are drawn, pictures also share what is always at the same place, as a
+background at the corners: the half of the directions that shares least of it is used. Crops that
+are encoded have nothing at a place, and the weaker directions are used: of the strong ones there
+are few, and what they change is explained by other latents as well as by a key. The strength
+follows the PSNR asked for.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,6 +26,7 @@ from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
 from scalefp.metrics import psnr, psnr_of
 from scalefp.pretrained.adopted import Adopted, adopt, draw
+from scalefp.pretrained.drawn import DrawnInverter, check_unknown
 from scalefp.pretrained.encoder import encoder_of
 from scalefp.pretrained.inputs import ENCODED
 from scalefp.pretrained.inversion import InversionSizes, Inverter
@@ -32,9 +37,11 @@ from scalefp.training.log import TrainingLog
 from scalefp.training.perturbed import reading_figures
 from scalefp.training.run import locked, make_run_folder, named_memory_errors
 
-# Directions that are used, as shares of their number from the strongest on: the weakest are read
-# best (trials with TAEF2, see experiments/inversion/).
+# Directions that are used, as shares of their number. Of those of encoded pictures, from the
+# strongest on, the weakest are read best (trials with TAEF2, see experiments/inversion/); of those
+# of drawn ones the least bound to a place are lifted least (experiments/binding/).
 BAND = (300 / 576, 1.0)
+UNBOUND = 0.5
 SMALLEST = 1e-7  # of the variances along directions, beside the largest
 FAINT = 1e-2  # a change of weights, beside these, of which pictures are nearly linear
 AT_ONCE = 8192  # places of a picture that count for its features
@@ -57,13 +64,14 @@ def keyed_convolution(network: nn.Module, layers: list[str]) -> nn.Conv2d:
 
 
 def seen(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """What a convolution sees of inputs [b, I, h, w]: [I k k, places], ``AT_ONCE`` at the most."""
+    """What a convolution sees of inputs [b, I, h, w]: [b, I k k, places], ``AT_ONCE`` places at the
+    most."""
     how: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     if isinstance(layer.padding, str):
         raise UserError("modulation.reader=inversion takes no convolution with padding by name")
-    columns = F.unfold(x, *how).transpose(0, 1).flatten(1)
-    step = max(1, columns.shape[1] // AT_ONCE)
-    return columns[:, ::step]
+    columns = F.unfold(x, *how)
+    step = max(1, columns.shape[2] // AT_ONCE)
+    return columns[:, :, ::step]
 
 
 def whitened(moment: Tensor, mean: Tensor) -> Tensor:
@@ -81,29 +89,71 @@ def whitened(moment: Tensor, mean: Tensor) -> Tensor:
     return found
 
 
-def factors(directions: Tensor, outputs: int, n_bits: int, source: torch.Generator) -> list[Tensor]:
-    """Of each bit's change of weights the vectors over output channels and over what it sees.
+def weaker(directions: Tensor) -> Tensor:
+    """Those of the directions [d, m], the strongest first, that are used for encoded pictures."""
+    first, last = (round(share * len(directions)) for share in BAND)
+    return directions[first:last]
 
-    Every bit gets a mixture of all directions of the band, so that none is read worse.
+
+def unbound(directions: Tensor, places: Tensor) -> Tensor:
+    """Mixtures of whitened directions [d, m]: those that are least bound to places of a picture.
 
     Args:
-        directions: [d, m] of what the convolution sees, the strongest first.
+        places: mean of what the convolution sees at each place, over pictures [m, places].
+    """
+    bound = directions @ places
+    mixtures = torch.linalg.eigh(bound @ bound.T)[1]  # the least bound first
+    found: Tensor = mixtures.T[: round(UNBOUND * len(directions))] @ directions
+    return found
+
+
+def factors(used: Tensor, outputs: int, n_bits: int, source: torch.Generator) -> list[Tensor]:
+    """Of each bit's change of weights the vectors over output channels and over what it sees.
+
+    Every bit gets a mixture of all directions, so that none is read worse.
+
+    Args:
+        used: directions [d, m] of what the convolution sees.
 
     Returns:
         [n, O] and [n, m], n being ``n_bits``.
 
     Raises:
-        UserError: there are fewer directions in the band than bits.
+        UserError: there are fewer directions than bits.
     """
-    first, last = (round(share * len(directions)) for share in BAND)
-    if last - first < n_bits:
+    if len(used) < n_bits:
         raise UserError(
-            f"the convolution sees {directions.shape[1]} numbers, of which {last - first} "
+            f"the convolution sees {used.shape[1]} numbers, of which {len(used)} "
             f"directions are used: model.n_bits={n_bits} is more; take fewer bits or another layer"
         )
-    mixing = torch.randn(last - first, last - first, generator=source)
-    mixed = torch.linalg.qr(mixing)[0][:n_bits] @ directions[first:last]
+    mixing = torch.randn(len(used), len(used), generator=source)
+    mixed = torch.linalg.qr(mixing)[0][:n_bits] @ used
     return [torch.randn(n_bits, outputs, generator=source), mixed]
+
+
+@dataclass
+class Features:
+    """What a convolution sees of some pictures: sums, until they are divided by ``pictures``."""
+
+    moment: Tensor  # second moment [m, m], over all places
+    mean: Tensor  # [m], over all places
+    places: Tensor  # [m, places], at each of them
+    pictures: int = 0
+
+    @classmethod
+    def none(cls, size: int, device: torch.device) -> "Features":
+        """Of no picture, m numbers."""
+        zeros = torch.zeros(size, size + 1, dtype=torch.float64, device=device)
+        return cls(zeros[:, :size].clone(), zeros[:, 0].clone(), zeros[:, -1:].clone())
+
+    def add(self, columns: Tensor) -> None:
+        """Account for pictures [b, m, places]."""
+        columns = columns.double()
+        flat = columns.transpose(0, 1).flatten(1)
+        self.moment += flat @ flat.T / columns.shape[2]
+        self.mean += flat.sum(dim=1) / columns.shape[2]
+        self.places = self.places + columns.sum(dim=0)
+        self.pictures += len(columns)
 
 
 class Fitting:
@@ -120,22 +170,19 @@ class Fitting:
         ).to(device).requires_grad_(False)  # fmt: skip
         self.layer = keyed_convolution(self.parent.network, self.parent.names)
         self.source = torch.Generator().manual_seed(config.seed)
+        self.encoded = config.inputs["_target_"] == ENCODED
 
     def latents(self, count: int, what: str) -> list[Tensor]:
         """So many inputs, one by one: pictures may be large."""
         bar = tqdm(range(count), desc=what, unit="img", delay=2, leave=False)
         return [draw(self.adopted.inputs, 1, self.source).to(self.device) for _ in bar]
 
-    def moments(self, latents: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Second moment [m, m] and mean [m] of what the convolution sees of them."""
-        size = self.layer.weight[0].numel()
-        moment = torch.zeros(size, size, dtype=torch.float64, device=self.device)
-        mean = torch.zeros(size, dtype=torch.float64, device=self.device)
+    def features(self, latents: list[Tensor]) -> Features:
+        """What the convolution sees of them."""
+        found = Features.none(self.layer.weight[0].numel(), self.device)
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            columns = seen(self.layer, inputs[0]).double()
-            moment.add_(columns @ columns.T / columns.shape[1])
-            mean.add_(columns.mean(dim=1))
+            found.add(seen(self.layer, inputs[0]))
 
         handle = self.layer.register_forward_pre_hook(add)
         try:
@@ -143,7 +190,13 @@ class Fitting:
                 self.parent.original(one)
         finally:
             handle.remove()
-        return moment / len(latents), mean / len(latents)
+        return found
+
+    def directions(self, features: Features) -> Tensor:
+        """Those of what the convolution sees that keys may change [d, m]."""
+        pictures, places = features.pictures, features.places.cpu()
+        whole = whitened(features.moment.cpu() / pictures, features.mean.cpu() / pictures)
+        return (weaker(whole) if self.encoded else unbound(whole, places / pictures)).float()
 
     def change(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Bits [1, n] of a random key, the original's picture of an input, and the key's."""
@@ -167,27 +220,33 @@ class Fitting:
     def fit(self) -> None:
         """Find what a key changes."""
         latents = self.latents(self.config.schedule.total_images, "encode")
-        (keyed, _), (moment, mean) = self.parent.layers()[0], self.moments(latents)
+        (keyed, _), directions = self.parent.layers()[0], self.directions(self.features(latents))
         assert keyed.factors is not None
-        directions = whitened(moment.cpu(), mean.cpu()).float()
         found = factors(directions, self.layer.out_channels, self.parent.n_bits, self.source)
         for factor, values in zip(keyed.factors, found, strict=True):
             factor.copy_(values)
         self.strengthen(latents)
 
-    def inverter(self) -> Inverter:
+    def inverter(self) -> Inverter | DrawnInverter:
         """What reads the keys."""
-        model = self.config.model
-        steps = self.config.modulation.inversion_steps
+        model, options = self.config.model, self.config.modulation
+        side, steps = model.resolution, options.inversion_steps
+        pictures = self.adopted.pictures
+        if not self.encoded:
+            starts, rounds = options.inversion_starts, options.inversion_rounds
+            sizes = InversionSizes(side, model.n_bits, steps, 1, starts, rounds)
+            return DrawnInverter(self.parent, self.adopted.inputs, pictures, sizes)
         encoder = encoder_of(self.config.inputs).to(self.device)
-        side, blank = model.resolution, torch.zeros(1, 3, model.resolution, model.resolution)
+        blank = torch.zeros(1, 3, side, side)
         factor = side // int(encoder(blank.to(self.device)).shape[-1])
-        sizes = InversionSizes(model.resolution, model.n_bits, steps, factor)
-        return Inverter(self.parent, encoder, self.adopted.pictures, sizes)
+        sizes = InversionSizes(side, model.n_bits, steps, factor)
+        return Inverter(self.parent, encoder, pictures, sizes)
 
-    def measure(self, inverter: Inverter) -> tuple[dict[str, float], dict[str, Tensor]]:
+    def measure(
+        self, inverter: Inverter | DrawnInverter
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """How keys are read from new pictures as 8-bit files, and these pictures to look at."""
-        steps = inverter.sizes.steps
+        steps = inverter.ticks
         read, kept, found = [], [], []
         with tqdm(total=TRIED * steps, desc="read", unit="step", leave=False) as bar:
             for one in self.latents(TRIED, "encode"):
@@ -206,15 +265,12 @@ class Fitting:
 
 def check_fitting(config: TrainConfig) -> Adopted:
     """What is fitted, or a UserError for all that can be known to be wrong."""
-    if config.inputs.get("_target_") != ENCODED:
-        raise UserError(
-            "modulation.reader=inversion reads pictures that were encoded: "
-            f"inputs._target_ must be {ENCODED}"
-        )
     adopted = adopt(config)
     keyed_convolution(adopted.network, sorted({*adopted.layers, *config.modulation.deltas}))
     if not config.modulation.deltas:
         raise UserError("modulation.reader=inversion changes weights: name modulation.deltas")
+    if config.inputs["_target_"] != ENCODED:
+        check_unknown(draw(adopted.inputs, 1, torch.Generator()), config.model.n_bits)
     if config.schedule.hide_psnr is None:
         raise UserError("modulation.reader=inversion needs the PSNR to keep: schedule.hide_psnr=38")
     return adopted
@@ -222,7 +278,7 @@ def check_fitting(config: TrainConfig) -> Adopted:
 
 @torch.no_grad()
 def fit(config: TrainConfig, run_dir: str | Path) -> dict[str, float]:
-    """Write the release of a decoder of latents that reads by inversion; nothing is trained.
+    """Write the release of a generator that is read by inversion; nothing is trained.
 
     Writes ``release.safetensors``, ``log.jsonl`` and ``grids/*.png`` as a training does. It takes
     minutes and is begun anew if it was interrupted.

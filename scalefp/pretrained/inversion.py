@@ -23,6 +23,7 @@ from scalefp.pretrained.modulation import Parent
 from scalefp.pretrained.source import Pictures
 
 LATENT_RATE, SIGN_RATE = 0.04, 0.2  # of Adam; key signs are -1 and 1, latents mostly within 3
+LARGEST = 512  # pixels a side that are inverted; the time goes with their number
 BETAS = (0.8, 0.95)  # of Adam: few steps have to do
 
 
@@ -34,6 +35,9 @@ class InversionSizes:
     n_bits: int = within(128, 8, 512)
     steps: int = within(20, 1, 10_000)
     factor: int = within(8, 1, 256)  # pixels of a picture to a place of the latents, a side
+    # Where latents are drawn, see drawn.py: how many are tried, and rounds after the steps.
+    starts: int = within(0, 0, 1024, absent_was=0)
+    rounds: int = within(0, 0, 1000, absent_was=0)
 
     latent_dim = 0  # what is read besides the key: nothing
 
@@ -50,9 +54,17 @@ class Inverter:
     encoder: PictureEncoder
     pictures: Pictures
     sizes: InversionSizes
+    side = None  # it reads pictures of any size
+
+    @property
+    def ticks(self) -> int:
+        """Steps that a picture takes."""
+        return self.sizes.steps
 
     def signs(self, picture: Tensor, tick: Callable[[], Any] = lambda: None) -> Tensor:
         """The signs [1, n] of a key, of any size, that explain a picture [1, 3, H, W] in [-1, 1].
+
+        Of one with more than 512 pixels a side the middle is read.
 
         Args:
             tick: called after every step.
@@ -60,6 +72,7 @@ class Inverter:
         Raises:
             UserError: the networks do not take it, as those of others may not.
         """
+        picture = middle(picture, LARGEST, self.sizes.factor)
         height, width = picture.shape[2:]
         with torch.inference_mode(False), torch.enable_grad():
             latents = self.encoder(continued(picture.clone(), self.sizes.factor))

@@ -36,24 +36,30 @@ def channels(layer: Layer) -> tuple[int, int, int]:
     return layer.groups, layer.in_channels, layer.out_channels
 
 
+def without_bias(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
+    """What a layer makes of inputs [b, ...] by another weight, and without its bias."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight)
+    if isinstance(layer, TRANSPOSED):
+        transposed: Any = getattr(F, f"conv_transpose{weight.ndim - 2}d")
+        how = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
+        out: Tensor = transposed(x, weight, None, *how)
+        return out
+    out = layer._conv_forward(x, weight, None)
+    return out
+
+
 def apply_weights(layer: Layer, x: Tensor, weights: Tensor) -> Tensor:
-    """What a layer without bias makes of inputs [b, ...], each by weights of its own [b, ...]."""
+    """What a layer without bias makes of inputs [b, ...], each by weights of its own [b, ...], or
+    all by the same [1, ...]."""
+    if len(weights) == 1:
+        return without_bias(layer, x, weights[0])
     if isinstance(layer, nn.ConvTranspose2d) and layer.groups == 1:
         return _apply_as_product(layer, x, weights)
 
     def one(x: Tensor, weight: Tensor) -> Tensor:
-        if isinstance(layer, nn.Linear):
-            return F.linear(x, weight)
-        if isinstance(layer, TRANSPOSED):
-            transposed: Any = getattr(F, f"conv_transpose{weight.ndim - 2}d")
-            how = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
-            out: Tensor = transposed(x[None], weight, None, *how)[0]
-            return out
-        out = layer._conv_forward(x[None], weight, None)[0]
-        return out
+        return without_bias(layer, x[None], weight)[0]
 
-    if len(weights) == 1:  # as the inversion of one picture asks for, again and again
-        return one(x[0], weights[0])[None]
     out: Tensor = torch.vmap(one)(x, weights)
     return out
 
@@ -143,6 +149,24 @@ class KeyedLayer(nn.Module):
             changes = signs @ self.deltas.flatten(1)
         return (self.delta_gain * changes).view(-1, *weight.shape)
 
+    def change_of_output(self, layer: Layer, x: Tensor, signs: Tensor) -> Tensor:
+        """What the changes of the weights add to the output for inputs [b, ...], each under signs
+        of its own [b, n] or all under the same [1, n]."""
+        if (
+            self.factors is None
+            or len(signs) == 1
+            or self.groups > 1
+            or isinstance(layer, nn.Linear)
+        ):
+            return apply_weights(layer, x, self.changed(signs, layer.weight).to(x.dtype))
+        # Products of two vectors: one weight for all, between whose two halves signs are applied.
+        first, second = (factor.to(x.dtype) for factor in self.factors)
+        halves = second.view(-1, *layer.weight.shape[1:])
+        signs = (self.delta_gain * signs).to(x.dtype).view(*signs.shape, *[1] * (x.ndim - 2))
+        if isinstance(layer, TRANSPOSED):
+            return without_bias(layer, signs * torch.einsum("bi...,ni->bn...", x, first), halves)
+        return torch.einsum("bn...,no->bo...", signs * without_bias(layer, x, halves), first)
+
     def demodulation(self, layer: Layer, scales: Tensor) -> Tensor:
         """Factors of output channels [b, O] that keep the norms of their weights."""
         power = grouped(layer, layer.weight).float().square().sum(3)  # [g, O/g, I/g]
@@ -153,8 +177,9 @@ class KeyedLayer(nn.Module):
         return factors.flatten(1)
 
     def scale_input(self, layer: Layer, x: Tensor, signs: Tensor) -> Tensor:
-        """The input of the layer under the keys of a batch, one for each input or several."""
-        if len(signs) % len(x):
+        """The input of the layer under the keys of a batch: one for each input, several, or one for
+        all."""
+        if len(signs) % len(x) and len(signs) > 1:
             raise UserError(
                 f"a layer saw {len(x)} inputs in a batch of {len(signs)} keys: the network "
                 "regroups its batch there; leave this layer out of layers="
@@ -168,7 +193,7 @@ class KeyedLayer(nn.Module):
         factors = self.demodulation(layer, self.scales(signs))
         shifts = self.shifts(signs)
         if self.changes_weights:
-            out = out + apply_weights(layer, x, self.changed(signs, layer.weight).to(x.dtype))
+            out = out + self.change_of_output(layer, x, signs)
         if layer.bias is not None and shifts is not None:
             shifts = shifts + layer.bias * (1 - factors)  # the bias itself is not demodulated
         out = out * along(layer, factors, out)

@@ -161,7 +161,10 @@ class Parent(nn.Module):
         return getattr(self.network, self.method)(*inputs, **named)
 
     def under(self, signs: Tensor, *inputs: Any, **named: Any) -> Any:
-        """What the network returns under signs [b, n] of any size: 0 is no key at all."""
+        """What the network returns under signs [b, n] of any size: 0 is no key at all.
+
+        One key [1, n] may be that of all inputs.
+        """
         handles: list[RemovableHandle] = []
         try:
             for keyed, layer in self.layers():

@@ -21,10 +21,11 @@ from scalefp.config import TrainConfig
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
+from scalefp.pretrained.drawn import DrawnInverter
 from scalefp.pretrained.encoder import encoder_of
 from scalefp.pretrained.inputs import Inputs, known_inputs
 from scalefp.pretrained.instance import PretrainedInstance
-from scalefp.pretrained.inversion import InversionSizes, Inverter, middle
+from scalefp.pretrained.inversion import InversionSizes, Inverter
 from scalefp.pretrained.modulation import Parent, modulate
 from scalefp.pretrained.source import (
     Pictures,
@@ -49,7 +50,6 @@ from scalefp.release.reader import Reader
 
 KIND = "pretrained"
 DECODER, KEYED = "decoder.", "keyed."  # how names of tensors begin
-LARGEST = 512  # pixels a side that are inverted; the time goes with their number
 
 
 class PretrainedModel(Reader):
@@ -132,10 +132,10 @@ class PretrainedModel(Reader):
 
 
 class InvertingModel(PretrainedModel):
-    """A release that reads by inversion (see inversion.py), pictures of any size.
+    """A release that reads by inversion: see inversion.py and, where latents are drawn, drawn.py.
 
-    It takes the generator and its encoder to read, and half a minute for a picture of 256 pixels on
-    one core of a CPU.
+    It takes the generator to read, and its encoder where it has one, and half a minute for a
+    picture of 256 pixels, or for one of 64 whose latents were drawn, on one core of a CPU.
     """
 
     config: InversionSizes
@@ -146,16 +146,18 @@ class InvertingModel(PretrainedModel):
         return next(self.parent.network.parameters()).device
 
     @cached_property
-    def inverter(self) -> Inverter:
+    def inverter(self) -> Inverter | DrawnInverter:
         """What reads.
 
         Raises:
             UserError: class or weights of the generator or of its encoder are missing here.
         """
         low, high = self.origin["modulation"]["range"]
-        encoder = encoder_of(self.origin["inputs"]).to(self.device)
         # As convolutions on CPUs want it; the types of torch lack this form.
         self.parent.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.config.starts:
+            return DrawnInverter(self.parent, self.inputs, Pictures(low, high), self.config)
+        encoder = encoder_of(self.origin["inputs"]).to(self.device)
         return Inverter(self.parent, encoder, Pictures(low, high), self.config)
 
     def reconstruct(self, pictures: Tensor) -> Tensor:
@@ -171,9 +173,10 @@ class InvertingModel(PretrainedModel):
     def decode(
         self, images: Images, *, batch_size: int = 32, search: bool = True, progress: bool = True
     ) -> Reading:
-        """Read the fingerprint of images one after another, in their own size.
+        """Read the fingerprint of images one after another.
 
-        Of those with more than 512 pixels a side the middle is read.
+        Those of an encoder are read in their own size, of large ones the middle; else images are
+        brought to the size of the generator's.
 
         Args:
             images: one image or any number of them: paths, PIL images, 8-bit arrays and tensors
@@ -188,14 +191,12 @@ class InvertingModel(PretrainedModel):
             UserError: no image, one that cannot be read, or floats of another range; or as
                 :attr:`inverter`.
         """
-        pictures, inverter = given.Pictures(images, None), self.inverter
-        steps, hidden = len(pictures) * self.config.steps, not progress
+        inverter = self.inverter
+        pictures = given.Pictures(images, inverter.side)
+        steps, hidden = len(pictures) * inverter.ticks, not progress
         with tqdm(total=steps, unit="step", desc="decode", leave=False, disable=hidden) as bar:
             signs = [
-                inverter.signs(
-                    middle(picture, LARGEST, self.config.factor).to(self.device),
-                    bar.update,
-                )
+                inverter.signs(picture.to(self.device), bar.update)
                 for picture in pictures.batches(1)
             ]
         logits = torch.cat(signs).double().cpu().numpy()

@@ -118,3 +118,31 @@ class Loop(Generator):
     def forward(self, z: Tensor) -> Tensor:
         images = super().forward(z)
         return images if float(images.mean()) > 0 else images.flip(1)
+
+
+class Sketcher(nn.Module):
+    """``G(z [b, 6]) -> images [b, 3, 16, 16]`` in [0, 1], by convolutions after an upsampling."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.dense = nn.Linear(LATENT, width * 16)
+        self.fine = nn.Conv2d(width, width, 3, padding=1)
+        self.finer = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = F.relu(self.dense(z)).unflatten(1, (-1, 4, 4))
+        for layer in (self.fine, self.finer):
+            x = F.interpolate(x, scale_factor=2, mode="bilinear")
+            x = F.leaky_relu(layer(x), 0.2)
+        return torch.sigmoid(self.out(x))
+
+
+class Bypass(Sketcher):
+    """In which something passes by the convolution ``fine``, and has to have as many inputs."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = F.relu(self.dense(z)).unflatten(1, (-1, 4, 4))
+        x = torch.cat([x[:, :12], self.fine(x)[:, :12]], dim=1)
+        x = F.interpolate(x, scale_factor=4, mode="bilinear")
+        return torch.sigmoid(self.out(F.leaky_relu(self.finer(x), 0.2)))
