@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalefp.experiment import Plots, markdown_table, new_figure, wilson
+from scalefp.files import counted
 
 
 def tuned_seconds(results: Mapping[str, Any]) -> list[float]:
@@ -105,7 +106,8 @@ def report(results: Mapping[str, Any]) -> str:
         f"instantiated, {back['images']} PNG files each, attributed at fpr 1e-6:\n\n"
         f"{_read_back(back)}\n\n"
         f"Fine-tuning {results['tuning']['weights']:,} weights for one key at a time, "
-        f"{len(seconds)} keys; single 8-bit images of other latents:\n\n{_tuning(results)}\n\n"
+        f"{counted(len(seconds), 'key')}; single 8-bit images of other latents:"
+        f"\n\n{_tuning(results)}\n\n"
         f"All steps: {statistics.fmean(seconds):.1f} s a key ({min(seconds):.1f} to "
         f"{max(seconds):.1f}).\n\n"
         f"Retraining: {training['images']:,} images at {training['images_per_second']:.0f} "
