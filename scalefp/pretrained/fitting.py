@@ -1,23 +1,13 @@
 """Keys for a generator without any training: what a key changes is found in closed form.
 
-A key moves the weights of one convolution. Each bit has a tensor of the weights' shape, the product
-of a vector over the output channels, drawn at random, and one over what the convolution sees. Those
-come from the features of some pictures: from the directions along which features vary, each scaled
-to vary as much (*whitening*). None has a part that all pictures share, which could be carried from
-one to another. Where latents are drawn, pictures also share what is always at the same place, as a
-background at the corners: the half of the directions that shares least of it is used. Crops that
-are encoded have nothing at a place, and the weaker directions are used: of the strong ones there
-are few, and what they change is explained by other latents as well as by a key. The strength
-follows the PSNR asked for.
+A key moves the weights of one convolution, along directions that go with the picture: see
+directions.py. The strength follows the PSNR asked for.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,6 +16,16 @@ from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
 from scalefp.metrics import psnr, psnr_of
 from scalefp.pretrained.adopted import Adopted, adopt, draw
+from scalefp.pretrained.directions import (
+    Features,
+    factors,
+    keyed_convolution,
+    seen,
+    sees,
+    unbound,
+    weaker,
+    whitened,
+)
 from scalefp.pretrained.drawn import DrawnInverter, check_unknown
 from scalefp.pretrained.encoder import encoder_of
 from scalefp.pretrained.inputs import ENCODED
@@ -37,123 +37,8 @@ from scalefp.training.log import TrainingLog
 from scalefp.training.perturbed import reading_figures
 from scalefp.training.run import locked, make_run_folder, named_memory_errors
 
-# Directions that are used, as shares of their number. Of those of encoded pictures, from the
-# strongest on, the weakest are read best (trials with TAEF2, see experiments/inversion/); of those
-# of drawn ones the least bound to a place are lifted least (experiments/binding/).
-BAND = (300 / 576, 1.0)
-UNBOUND = 0.5
-SMALLEST = 1e-7  # of the variances along directions, beside the largest
 FAINT = 1e-2  # a change of weights, beside these, of which pictures are nearly linear
-AT_ONCE = 8192  # places of a picture that count for its features
 TRIED = 4  # pictures that are read at last, to say what the release is good for
-
-
-def keyed_convolution(network: nn.Module, layers: list[str]) -> nn.Conv2d:
-    """The one convolution that a key changes.
-
-    Raises:
-        UserError: there are several, or it is of another kind.
-    """
-    layer = network.get_submodule(layers[0]) if len(layers) == 1 else None
-    if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
-        raise UserError(
-            "modulation.reader=inversion takes one convolution of two dimensions and one group: "
-            f"name it alone as modulation.layers and modulation.deltas, not {', '.join(layers)}"
-        )
-    return layer
-
-
-def seen(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """What a convolution sees of inputs [b, I, h, w]: [b, I k k, places], ``AT_ONCE`` places at the
-    most."""
-    how: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-    if isinstance(layer.padding, str):
-        raise UserError("modulation.reader=inversion takes no convolution with padding by name")
-    columns = F.unfold(x, *how)
-    step = max(1, columns.shape[2] // AT_ONCE)
-    return columns[:, :, ::step]
-
-
-def whitened(moment: Tensor, mean: Tensor) -> Tensor:
-    """Directions [m - 1, m], the strongest first, along which features have mean 0 and mean square
-    1, and do not go together.
-
-    Args:
-        moment: second moment of features [m, m].
-        mean: their mean [m], other than 0.
-    """
-    apart = torch.linalg.svd(mean[None])[2][1:]  # a basis of all that is orthogonal to the mean
-    values, directions = torch.linalg.eigh(apart @ moment @ apart.T)
-    along = (directions / values.clamp_min(values[-1] * SMALLEST).sqrt()).T.flip(0)
-    found: Tensor = along @ apart
-    return found
-
-
-def weaker(directions: Tensor) -> Tensor:
-    """Those of the directions [d, m], the strongest first, that are used for encoded pictures."""
-    first, last = (round(share * len(directions)) for share in BAND)
-    return directions[first:last]
-
-
-def unbound(directions: Tensor, places: Tensor) -> Tensor:
-    """Mixtures of whitened directions [d, m]: those that are least bound to places of a picture.
-
-    Args:
-        places: mean of what the convolution sees at each place, over pictures [m, places].
-    """
-    bound = directions @ places
-    mixtures = torch.linalg.eigh(bound @ bound.T)[1]  # the least bound first
-    found: Tensor = mixtures.T[: round(UNBOUND * len(directions))] @ directions
-    return found
-
-
-def factors(used: Tensor, outputs: int, n_bits: int, source: torch.Generator) -> list[Tensor]:
-    """Of each bit's change of weights the vectors over output channels and over what it sees.
-
-    Every bit gets a mixture of all directions, so that none is read worse.
-
-    Args:
-        used: directions [d, m] of what the convolution sees.
-
-    Returns:
-        [n, O] and [n, m], n being ``n_bits``.
-
-    Raises:
-        UserError: there are fewer directions than bits.
-    """
-    if len(used) < n_bits:
-        raise UserError(
-            f"the convolution sees {used.shape[1]} numbers, of which {len(used)} "
-            f"directions are used: model.n_bits={n_bits} is more; take fewer bits or another layer"
-        )
-    mixing = torch.randn(len(used), len(used), generator=source)
-    mixed = torch.linalg.qr(mixing)[0][:n_bits] @ used
-    return [torch.randn(n_bits, outputs, generator=source), mixed]
-
-
-@dataclass
-class Features:
-    """What a convolution sees of some pictures: sums, until they are divided by ``pictures``."""
-
-    moment: Tensor  # second moment [m, m], over all places
-    mean: Tensor  # [m], over all places
-    places: Tensor  # [m, places], at each of them
-    pictures: int = 0
-
-    @classmethod
-    def none(cls, size: int, device: torch.device) -> "Features":
-        """Of no picture, m numbers."""
-        zeros = torch.zeros(size, size + 1, dtype=torch.float64, device=device)
-        return cls(zeros[:, :size].clone(), zeros[:, 0].clone(), zeros[:, -1:].clone())
-
-    def add(self, columns: Tensor) -> None:
-        """Account for pictures [b, m, places]."""
-        columns = columns.double()
-        flat = columns.transpose(0, 1).flatten(1)
-        self.moment += flat @ flat.T / columns.shape[2]
-        self.mean += flat.sum(dim=1) / columns.shape[2]
-        self.places = self.places + columns.sum(dim=0)
-        self.pictures += len(columns)
 
 
 class Fitting:
@@ -179,7 +64,7 @@ class Fitting:
 
     def features(self, latents: list[Tensor]) -> Features:
         """What the convolution sees of them."""
-        found = Features.none(self.layer.weight[0].numel(), self.device)
+        found = Features.none(sees(self.layer), self.device)
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             found.add(seen(self.layer, inputs[0]))
@@ -222,7 +107,7 @@ class Fitting:
         latents = self.latents(self.config.schedule.total_images, "encode")
         (keyed, _), directions = self.parent.layers()[0], self.directions(self.features(latents))
         assert keyed.factors is not None
-        found = factors(directions, self.layer.out_channels, self.parent.n_bits, self.source)
+        found = factors(directions, self.layer, self.parent.n_bits, self.source)
         for factor, values in zip(keyed.factors, found, strict=True):
             factor.copy_(values)
         self.strengthen(latents)

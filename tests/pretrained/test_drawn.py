@@ -14,7 +14,7 @@ from scalefp.data.images import to_pil, to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load
-from scalefp.pretrained import fitting
+from scalefp.pretrained import directions
 from scalefp.pretrained.drawn import DrawnInverter, check_unknown
 from scalefp.pretrained.inversion import InversionSizes
 from scalefp.pretrained.release import InvertingModel
@@ -200,12 +200,54 @@ def test_several_keys_at_once_are_as_one_after_another(layer: nn.Module) -> None
         torch.testing.assert_close(parent.under(signs[:1], x), one, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(5, 7, 3, padding=1), nn.ConvTranspose2d(5, 7, 4, 2, 1)],
+    ids=["straight", "transposed"],
+)
+def test_a_change_of_weights_is_seen_through_its_direction_alone(
+    layer: directions.Convolution,
+) -> None:
+    """Where features have nothing along a bit's direction, the bit changes nothing."""
+    source = torch.Generator().manual_seed(0)
+    m, x = directions.sees(layer), torch.randn(1, 5, 6, 6, generator=source)
+    columns = directions.seen(layer, x)[0]  # [m, places]
+    assert columns.shape == (m, 36)
+    first, second = directions.factors(torch.eye(m), layer, 2, source)
+    assert first.shape == (2, len(layer.weight)) and second.shape == (2, layer.weight[0].numel())
+    parent = scalefp.modulate(
+        nn.Sequential(layer), 2, ["0"], deltas=["0"], key_gain=0, factored=True
+    )
+    (keyed, _) = parent.layers()[0]
+    assert keyed.factors is not None
+    along = first if isinstance(layer, nn.ConvTranspose2d) else second
+    keyed.factors[0].data, keyed.factors[1].data = first, second
+    with torch.no_grad():
+        changed = parent.under(torch.tensor([[1.0, 0.0]]), x) - parent.original(x)
+    power = float((along[0] @ columns).square().sum())
+    drawn = second if isinstance(layer, nn.ConvTranspose2d) else first
+    if isinstance(layer, nn.Conv2d):  # each output channel is that projection, times a number
+        wanted = keyed.delta_gain**2 * power * float(drawn[0].square().sum())
+        assert float(changed.square().sum()) == pytest.approx(wanted, rel=1e-3)
+    along[0] = 0
+    with torch.no_grad():
+        nothing = parent.under(torch.tensor([[1.0, 0.0]]), x) - parent.original(x)
+    assert changed.abs().max() > 1e-3 and nothing.abs().max() == 0
+
+
+def test_fewer_directions_than_bits_are_mixed() -> None:
+    layer = nn.ConvTranspose2d(5, 7, 4, 2, 1)
+    mixed, drawn = directions.factors(torch.eye(4, 5), layer, 16, torch.Generator().manual_seed(0))
+    assert mixed.shape == (16, 5) and (mixed[:, 4] == 0).all()
+    assert torch.linalg.matrix_rank(torch.einsum("ni,no->nio", mixed, drawn).flatten(1)) == 16
+
+
 def test_directions_are_those_that_places_say_least_of() -> None:
     source = torch.Generator().manual_seed(0)
     places = torch.zeros(6, 9, dtype=torch.float64)
     places[:3] = torch.randn(3, 9, generator=source, dtype=torch.float64)
     turned = torch.linalg.qr(torch.randn(6, 6, generator=source, dtype=torch.float64))[0]
-    found = fitting.unbound(turned, places)
+    found = directions.unbound(turned, places)
     assert found.shape == (3, 6)
     torch.testing.assert_close(found @ places, torch.zeros(3, 9).double(), atol=1e-9, rtol=0)
     torch.testing.assert_close(found @ found.T, torch.eye(3).double())
@@ -213,7 +255,7 @@ def test_directions_are_those_that_places_say_least_of() -> None:
 
 def test_features_are_sums_over_pictures() -> None:
     columns = torch.randn(5, 4, 7)
-    found = fitting.Features.none(4, torch.device("cpu"))
+    found = directions.Features.none(4, torch.device("cpu"))
     found.add(columns[:2])
     found.add(columns[2:])
     flat = columns.double().transpose(0, 1).flatten(1)

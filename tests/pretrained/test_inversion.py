@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import scalefp
 from scalefp.cli import main
@@ -15,7 +16,7 @@ from scalefp.data.images import to_pil, to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load
-from scalefp.pretrained import fitting
+from scalefp.pretrained import directions
 from scalefp.pretrained.inversion import middle
 from scalefp.pretrained.release import InvertingModel
 from tests.pretrained.own_generator import AUTOENCODER, Coder, Painter
@@ -148,7 +149,7 @@ def test_whitened_directions_vary_by_one_and_not_together() -> None:
     root = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mean = root.sum(dim=1)
     moment = root @ root.T + torch.outer(mean, mean)
-    along = fitting.whitened(moment, mean)
+    along = directions.whitened(moment, mean)
     torch.testing.assert_close(along @ moment @ along.T, torch.eye(4).double())
     torch.testing.assert_close(along @ mean, torch.zeros(4).double())
     lengths = along.norm(dim=1)  # the stronger a direction, the less it takes to reach one
@@ -156,8 +157,8 @@ def test_whitened_directions_vary_by_one_and_not_together() -> None:
 
 
 def test_more_bits_than_directions_are_refused() -> None:
-    with pytest.raises(UserError, match=r"12 numbers, of which \d+ directions"):
-        fitting.factors(fitting.weaker(torch.eye(11, 12)), 3, 13, torch.Generator())
+    with pytest.raises(UserError, match="12 numbers, of which 5 directions are used, too few"):
+        directions.factors(torch.eye(5, 12), nn.Conv2d(12, 3, 1), 2, torch.Generator())
 
 
 @pytest.mark.parametrize(
