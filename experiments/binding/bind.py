@@ -4,9 +4,10 @@
     scalefp train experiment=bound
     python experiments/binding/bind.py --release runs/bound/release.safetensors
 
-writes results.json, table.md and pictures.png beside this file. A recipient has pictures of
-another's copy, and a copy of his own. He lays on pictures of his what her key changes, as in
-experiments/lifting/, or fits his copy to her pictures. A picture takes a minute of a core to read.
+writes results.json, table.md and pictures.png beside this file, or to --out. A recipient has
+pictures of another's copy, and a copy of his own. He lays on pictures of his what her key changes,
+as in experiments/lifting/, or fits his copy to her pictures. To read a picture takes a minute of a
+core.
 """
 
 import argparse
@@ -37,13 +38,16 @@ from scalefp.pretrained.release import InvertingModel
 ISSUED, FPR = 10**6, 1e-6  # keys among which one is named, and how often an innocent one is
 REDRAWING = 100  # steps on a latent
 FITTING, FITTING_RATE = 200, 1e-3  # steps on the weights of a copy, and on latents along with them
-# What happens to a file, the perturbation and its strength.
-POINTS: tuple[tuple[str, str | None, float], ...] = (
-    ("as it is", None, 0),
-    ("JPEG 50", "jpeg", 50),
-    ("half size and back", "resize", 0.5),
-    ("noise of 0.1", "noise", 0.1),
-)
+
+
+def points(qualities: list[int]) -> list[tuple[str, str | None, float]]:
+    """What happens to a file, the perturbation and its strength."""
+    return [
+        ("as it is", None, 0),
+        *((f"JPEG {quality}", "jpeg", quality) for quality in qualities),
+        ("half size and back", "resize", 0.5),
+        ("noise of 0.1", "noise", 0.1),
+    ]
 
 
 class Readings:
@@ -152,10 +156,10 @@ def files_of(pictures: Tensor) -> list[Image.Image]:
     return to_pil(to_uint8(pictures.clamp(-1, 1)))
 
 
-def survive(model: InvertingModel, attack: Attack, readings: Readings) -> None:
+def survive(attack: Attack, readings: Readings, qualities: list[int]) -> None:
     """Read her pictures after what happens to files."""
     chance, hers = np.random.default_rng(0), [attack.keys[0]] * len(attack.hers)
-    for what, name, strength in POINTS:
+    for what, name, strength in points(qualities):
         files = files_of(attack.hers)
         if name is not None:
             files = [PERTURBATIONS[name].apply(file, strength, chance) for file in files]
@@ -196,14 +200,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(model, InvertingModel) or not model.config.starts:
         raise UserError(f"{options.release} does not read by inversion of drawn latents")
     attack = Attack(model, options.pictures, options.many, options.seed)
-    readings = Readings(model, len(POINTS) + 4 + len(options.fitted), options.pictures)
-    survive(model, attack, readings)
-    lift(model, attack, readings, options.fitted)
+    attacks = 4 + len(options.fitted) if options.attacks else 0
+    readings = Readings(model, len(points(options.jpeg)) + attacks, options.pictures)
+    survive(attack, readings, options.jpeg)
+    if options.attacks:
+        lift(model, attack, readings, options.fitted)
     readings.bar.close()
     height, width = readings.shown[0].shape[2:]
     sheet = torch.stack([row[:4] for row in readings.shown])  # [kinds, 4, 3, R, R]
     pixels = sheet.permute(0, 3, 1, 4, 2).reshape(len(sheet) * height, -1, 3)
-    Image.fromarray(pixels.numpy()).save(Path(__file__).parent / "pictures.png")
+    Image.fromarray(pixels.numpy()).save(options.out / "pictures.png")
     with torch.no_grad():
         plain = model.original(attack.drawn)
     return {
@@ -244,7 +250,9 @@ EXPERIMENT = Experiment(Path(__file__).parent, measure, table)
 def main() -> None:
     """Measure a release of experiment=bound, and write results, table and pictures."""
     parser = EXPERIMENT.parser(__doc__)
-    parser.add_argument("--release", required=True, help="file that experiment=bound wrote")
+    parser.add_argument(
+        "--release", required=True, help="file that experiment=bound or dcgan_bound wrote"
+    )
     parser.add_argument("--pictures", type=int, default=4, help="that are read in each row")
     parser.add_argument("--many", type=int, default=256, help="whose mean is taken")
     parser.add_argument(
@@ -254,6 +262,11 @@ def main() -> None:
         default=[1, 4, 16],
         help="pictures that a copy is fitted to",
     )
+    parser.add_argument("--jpeg", type=int, nargs="+", default=[50], help="qualities")
+    parser.add_argument(
+        "--attacks", action=argparse.BooleanOptionalAction, default=True,
+        help="lay her key on his pictures and fit his copy to hers",
+    )  # fmt: skip
     EXPERIMENT.run(parser)
 
 

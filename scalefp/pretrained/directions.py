@@ -1,13 +1,13 @@
 """What a key may change of a convolution so that it goes with the picture, in closed form.
 
 Each bit has a tensor of the weights' shape, the product of a vector over one side of the layer,
-drawn at random, and one over what it sees. Those
-come from the features of some pictures: from the directions along which features vary, each scaled
-to vary as much (*whitening*). None has a part that all pictures share, which could be carried from
-one to another. Where latents are drawn, pictures also share what is always at the same place, as a
-background at the corners: the half of the directions that shares least of it is used. Crops that
-are encoded have nothing at a place, and the weaker directions are used: of the strong ones there
-are few, and what they change is explained by other latents as well as by a key.
+drawn at random, and one over what it sees. Those come from the features of some pictures: from the
+directions along which features vary, each scaled to vary as much (*whitening*). None has a part
+that all pictures share, which could be carried from one to another. Where latents are drawn,
+pictures also share what is always at the same place, as a background at the corners: the half of
+the directions that shares least of it is used. Crops that are encoded have nothing at a place, and
+the weaker directions are used: of the strong ones there are few, and what they change is explained
+by other latents as well as by a key.
 
 Shape legend: m numbers that the layer sees at a place, d directions, n key bits.
 """

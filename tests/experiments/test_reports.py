@@ -22,6 +22,7 @@ REPORTS = {
     "ablation": ARTIFICIAL / "ablation",
     "adopted_generator": ROOT / "pretrained",
     "baselines": ARTIFICIAL / "baselines",
+    "bind": ROOT / "binding",
     "calibrate": ROOT / "false-attribution",
     "collude": ROOT / "collusion",
     "detect": ROOT / "detection",
