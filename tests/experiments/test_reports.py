@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import before_after
+import bind
 import transfer_report
 from scalefp.bench.report import markdown as bench
 from scalefp.evaluation.report import markdown as evaluation
@@ -61,6 +62,9 @@ def test_the_page_is_made_of_the_results(script: str) -> None:
 def test_jobs_in_another_folder_have_a_page_too() -> None:
     folder = ARTIFICIAL / "transfer-coarse"
     page = transfer_report.EXPERIMENT.page(load_results(folder / "results.json"))
+    assert page == (folder / "table.md").read_text(encoding="utf-8")
+    folder = ROOT / "binding" / "dcgan"
+    page = bind.EXPERIMENT.page(load_results(folder / "results.json"))
     assert page == (folder / "table.md").read_text(encoding="utf-8")
 
 
