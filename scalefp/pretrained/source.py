@@ -131,7 +131,7 @@ def read_weights(path: Path, key: str | None, what: str = "generator") -> dict[s
     Raises:
         UserError: no such file, or no state dict in it.
     """
-    check_regular(path, "file of weights")
+    check_regular(path, "weights")
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)

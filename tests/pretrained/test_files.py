@@ -14,6 +14,7 @@ from scalefp.data.images import to_uint8
 from scalefp.errors import UserError
 from scalefp.pretrained.inputs import ENCODED
 from scalefp.pretrained.instance import PretrainedInstance
+from scalefp.pretrained.source import read_weights
 from tests.pretrained import own_generator
 from tests.pretrained.own_generator import Coder, Generator, Loop, Painter
 
@@ -128,3 +129,8 @@ def test_a_network_that_cannot_be_followed_is_said_in_one_sentence(
     assert "\n" not in str(said.value)
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr().err == ""
+
+
+def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^there is no weights file .*nothing\.safetensors$"):
+        read_weights(tmp_path / "nothing.safetensors", None)
