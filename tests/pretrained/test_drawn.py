@@ -184,12 +184,14 @@ def test_derivatives_are_those_of_autograd(kind: type[nn.Module], layer: str) ->
     assert reads._shares == (kind is Sketcher)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [nn.Conv2d(4, 6, 3, padding=1), nn.ConvTranspose2d(4, 6, 4, 2, 1), nn.Linear(4, 6)],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_several_keys_at_once_are_as_one_after_another(layer: nn.Module) -> None:
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d", "Linear"])
+def test_several_keys_at_once_are_as_one_after_another(kind: str) -> None:
+    torch.manual_seed(3)
+    layer: nn.Module = {
+        "Conv2d": lambda: nn.Conv2d(4, 6, 3, padding=1),
+        "ConvTranspose2d": lambda: nn.ConvTranspose2d(4, 6, 4, 2, 1),
+        "Linear": lambda: nn.Linear(4, 6),
+    }[kind]()
     parent = scalefp.modulate(nn.Sequential(layer), BITS, ["0"], deltas=["0"], factored=True)
     x = torch.randn(3, 5, 4) if isinstance(layer, nn.Linear) else torch.randn(3, 4, 5, 5)
     signs = torch.randn(3, BITS)
@@ -200,15 +202,11 @@ def test_several_keys_at_once_are_as_one_after_another(layer: nn.Module) -> None
         torch.testing.assert_close(parent.under(signs[:1], x), one, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [nn.Conv2d(5, 7, 3, padding=1), nn.ConvTranspose2d(5, 7, 4, 2, 1)],
-    ids=["straight", "transposed"],
-)
-def test_a_change_of_weights_is_seen_through_its_direction_alone(
-    layer: directions.Convolution,
-) -> None:
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_change_of_weights_is_seen_through_its_direction_alone(transposed: bool) -> None:
     """Where features have nothing along a bit's direction, the bit changes nothing."""
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(5, 7, 4, 2, 1) if transposed else nn.Conv2d(5, 7, 3, padding=1)
     source = torch.Generator().manual_seed(0)
     m, x = directions.sees(layer), torch.randn(1, 5, 6, 6, generator=source)
     columns = directions.seen(layer, x)[0]  # [m, places]
@@ -220,19 +218,18 @@ def test_a_change_of_weights_is_seen_through_its_direction_alone(
     )
     (keyed, _) = parent.layers()[0]
     assert keyed.factors is not None
-    along = first if isinstance(layer, nn.ConvTranspose2d) else second
+    along = first if transposed else second
     keyed.factors[0].data, keyed.factors[1].data = first, second
     with torch.no_grad():
         changed = parent.under(torch.tensor([[1.0, 0.0]]), x) - parent.original(x)
     power = float((along[0] @ columns).square().sum())
-    drawn = second if isinstance(layer, nn.ConvTranspose2d) else first
-    if isinstance(layer, nn.Conv2d):  # each output channel is that projection, times a number
-        wanted = keyed.delta_gain**2 * power * float(drawn[0].square().sum())
+    if not transposed:  # each output channel is that projection, times a number
+        wanted = keyed.delta_gain**2 * power * float(first[0].square().sum())
         assert float(changed.square().sum()) == pytest.approx(wanted, rel=1e-3)
     along[0] = 0
     with torch.no_grad():
         nothing = parent.under(torch.tensor([[1.0, 0.0]]), x) - parent.original(x)
-    assert changed.abs().max() > 1e-3 and nothing.abs().max() == 0
+    assert changed.abs().max() > 1e-3 and nothing.abs().max() < 1e-6  # but for rounding
 
 
 def test_fewer_directions_than_bits_are_mixed() -> None:
