@@ -26,7 +26,7 @@ from tqdm import tqdm
 from scalefp.attribution.evidence import log_p_soft
 from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.errors import UserError
-from scalefp.evaluation.redrawing import RATE, redrawn
+from scalefp.evaluation.redrawing import nearest_inputs, redrawn
 from scalefp.experiment import Experiment, markdown_table
 from scalefp.key import Key
 from scalefp.loading import load_generating
@@ -110,17 +110,6 @@ def fitted(
     return changed
 
 
-def nearest(copied: PretrainedInstance, pictures: Tensor, source: torch.Generator) -> Tensor:
-    """Latents of which his copy draws nearly pictures of hers, as in :func:`redrawn`."""
-    found = copied.inputs(len(pictures), source).requires_grad_(True)
-    optimizer = torch.optim.Adam([found], lr=RATE)
-    for _ in tqdm(range(REDRAWING), desc="her pictures again", unit="step"):
-        left = (copied(found) - pictures).square().mean((1, 2, 3)).sum()
-        (found.grad,) = torch.autograd.grad(left, [found])
-        optimizer.step()
-    return found.detach()
-
-
 class Attack:
     """A victim's pictures, another recipient's copy and pictures, and what he makes of them."""
 
@@ -185,7 +174,8 @@ def lift(model: InvertingModel, attack: Attack, readings: Readings, sizes: list[
     with torch.no_grad():
         latents = attack.her_copy.inputs(max(sizes), attack.source)
         more = attack.pictures_of(attack.her_copy, latents)
-    latents = nearest(attack.his_copy, more, attack.source)
+    drawn = attack.his_copy.inputs(len(more), attack.source)
+    latents = nearest_inputs(attack.his_copy, more, drawn, steps=REDRAWING)
     for size in sizes:
         forger = fitted(attack.his_copy, model.parent.names[0], more[:size], latents[:size])
         with torch.no_grad():

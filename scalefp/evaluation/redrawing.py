@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 RATE = 0.1  # of Adam, on latents; they are drawn with about unit variance
 
 
-def redrawn(
+def nearest_inputs(
     instance: Copy, pictures: Tensor, inputs: Tensor, *, steps: int, rate: float = RATE
 ) -> Tensor:
-    """How an instance draws pictures [b, 3, R, R], as near as it comes to each.
+    """Inputs [b, ...] of which an instance draws pictures [b, 3, R, R] as near as it comes to each.
 
-    By gradient steps on its inputs [b, ...], from these on.
+    By gradient steps on them, from these on.
     """
     found = inputs.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([found], lr=rate)
@@ -39,6 +39,14 @@ def redrawn(
         error = (instance(found) - pictures).square().mean((1, 2, 3)).sum()
         (found.grad,) = torch.autograd.grad(error, [found])
         optimizer.step()
+    return found.detach()
+
+
+def redrawn(
+    instance: Copy, pictures: Tensor, inputs: Tensor, *, steps: int, rate: float = RATE
+) -> Tensor:
+    """How an instance draws pictures [b, 3, R, R], as near as it comes: :func:`nearest_inputs`."""
+    found = nearest_inputs(instance, pictures, inputs, steps=steps, rate=rate)
     with torch.no_grad():
         return instance(found).clamp(-1, 1)
 

@@ -2,7 +2,7 @@
 this picture?
 
 No encoder says where to begin, so latents are drawn and changed until the original generator draws
-nearly the picture, and the best go on. From there on latents and the signs of the key are found
+nearly the picture; the nearest goes on. From there on latents and the signs of the key are found
 together by the Levenberg-Marquardt method (Marquardt, 1963), from the derivatives of the picture by
 each of these few hundred numbers. Signs are known to be of size 1: where the picture says little of
 one, it stays small.
