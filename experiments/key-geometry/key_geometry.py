@@ -143,7 +143,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     model = load_model(options.model)
     distances, name = Distances(model, options), Path(options.model).stem
     return {
-        "model": options.model,
+        "model": Path(options.model).stem,
+        "release": model.digest,
         "seed": options.seed,
         "latents": options.latents,
         "features": distances.extractor.name,

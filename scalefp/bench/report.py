@@ -142,7 +142,7 @@ def bench(
         folder = Path(name_of_folder)
         # A child loads the release, since this process imports no torch. It tells what is measured
         # on, and of a release that is none before hours of measuring.
-        environment = work("memory", "nothing", model, 1, folder)["environment"]
+        first = work("memory", "nothing", model, 1, folder)
         for count in threads:
             for name in (name for name in (*SPEED, *GPU) if name in chosen):
                 say(f"{name}, {count} threads")
@@ -162,7 +162,8 @@ def bench(
         "date": datetime.now(UTC).date().isoformat(),
         # A path says nothing to other readers, and may name a private folder.
         "model": Path(model).name,
-        "environment": environment,
+        "release": first["release"],
+        "environment": first["environment"],
         "speed": speed,
         "scaling": scaling,
         "memory": memory,

@@ -160,6 +160,7 @@ def main() -> int:
         "rows": [made.to_json() for made in rows],
         "peak_mib": peak_mebibytes(),
         "environment": environment,
+        "release": load_generating(options.model).digest,  # after the peak, to which it adds
     }
     # Not the only line: libraries may write to stdout as well, and the last one is ours.
     sys.stdout.write("\n" + json.dumps(answer) + "\n")

@@ -76,7 +76,7 @@ def trained(train: Callable[[Any, Path], dict[str, float]], options: DictConfig)
         if unseen:
             known = getattr(config, "training_keys", None)
             figures = figures | measure_unseen(release, config.seed, known)
-        write_training(folder, figures, asked, time.monotonic() - begun)
+        write_training(release, figures, asked, time.monotonic() - begun)
     if is_main():
         print(release, flush=True)
         # As the release itself says whenever it is used, not as the last line of the log does.

@@ -6,7 +6,7 @@ matplotlib before something is drawn.
 
 from scalefp.experiment.figures import error_bars, has_matplotlib, new_figure, save_figure
 from scalefp.experiment.intervals import student, wilson
-from scalefp.experiment.making import hardware, made, making
+from scalefp.experiment.making import code_version, hardware, made, making
 from scalefp.experiment.parts import Parts, content_digest
 from scalefp.experiment.readings import accuracy_rows, accuracy_table
 from scalefp.experiment.results import Plots, load_results, make_folder, write_json, write_page
@@ -19,6 +19,7 @@ __all__ = [
     "Experiment",
     "Parts",
     "Plots",
+    "code_version",
     "content_digest",
     "csv_table",
     "error_bars",

@@ -1,13 +1,18 @@
-"""How figures came about: date, hardware, processor time and command."""
+"""How figures came about: date, hardware, processor time, command and version of the code."""
 
+import hashlib
 import os
 import platform
 import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from scalefp import __version__
 
 
 def processor() -> str:
@@ -35,6 +40,17 @@ def command() -> str:
     script = Path(sys.argv[0])
     words = [part.rsplit("/", 1)[-1] if part.startswith(("/", "..")) else part for part in sys.argv]
     return shlex.join(["python", f"experiments/{script.parent.name}/{script.name}", *words[1:]])
+
+
+@cache
+def code_version() -> str:
+    """The version of the package and a digest of its code, as ``0.4.0+1f9de66c``."""
+    package = Path(str(files("scalefp")))
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:8]}"
 
 
 def making(cpu_seconds: float) -> dict[str, Any]:

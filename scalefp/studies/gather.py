@@ -27,6 +27,7 @@ EVALUATED: dict[str, tuple[str | int, ...]] = {
     "ssim": ("hiding", "same_latent_two_keys", "ssim"),
     "feature_distance": ("features", "distance"),
 }
+EVALUATED_RELEASE = ("model", "digest")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class StudyJob:
         figures: what it reached, by name; empty unless it is finished.
         version: of the code that made the figures; "" if unknown.
         environment: when, how long (``seconds``) and on which ``hardware`` they were made.
+        release: digest of the release that was trained or measured; "" if unknown.
         error: the first line of why it failed.
     """
 
@@ -51,6 +53,7 @@ class StudyJob:
     figures: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
+    release: str = ""
     error: str = ""
 
 
@@ -127,7 +130,8 @@ def read_job(root: Path, folder: Path) -> StudyJob:
     version = str(results.get("version", ""))
     environment = results.get("environment")
     made = environment if isinstance(environment, dict) else {}
-    return StudyJob(name, FINISHED, *asked, _figures(results), version, made)
+    release = _at(results, EVALUATED_RELEASE) or results.get("release")
+    return StudyJob(name, FINISHED, *asked, _figures(results), version, made, str(release or ""))
 
 
 def gather(root: Path) -> list[StudyJob]:

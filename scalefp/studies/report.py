@@ -39,9 +39,9 @@ def make_report(folder: Path, metrics: Sequence[str] = ()) -> Report:
         (version of the code -> jobs), ``metrics``, ``settings`` (names of what was varied),
         ``rows`` (``setting``, ``states``, ``seeds``, ``figures``: metric -> ``mean``, ``ci95``,
         ``jobs``), ``finished`` (``job``, ``setting``, ``seed``, ``figures``, all of them,
-        ``environment``, and ``pictures``, a file in its folder), ``options`` (those that all jobs
-        share, by dotted name), ``failed`` (``job``, ``error``), ``repeated`` (rows with one seed
-        twice) and ``published`` (metric -> figures).
+        ``version``, ``release``, ``environment``, and ``pictures``, a file in its folder),
+        ``options`` (those that all jobs share, by dotted name), ``failed`` (``job``, ``error``),
+        ``repeated`` (rows with one seed twice) and ``published`` (metric -> figures).
 
     Raises:
         UserError: no jobs there, or no such metric.
@@ -78,6 +78,8 @@ def _of_job(root: Path, job: StudyJob, settings: Sequence[str]) -> dict[str, Any
         "seed": job.options.get(SEED),
         # A figure that is not finite is no number of JSON.
         "figures": {n: x if math.isfinite(x) else None for n, x in job.figures.items()},
+        "version": job.version,
+        "release": job.release,
         "environment": dict(job.environment),
         "pictures": newest_grid(root / job.name),
     }

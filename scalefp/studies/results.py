@@ -1,37 +1,22 @@
 """``results.json``: what a training reached, by which options and which version of the code."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from scalefp import __version__
-from scalefp.experiment import hardware, write_json
+from scalefp.experiment import code_version, content_digest, hardware, write_json
 
 RESULTS = "results.json"
 HOW = ("name", "run.")  # options that change no figure
 
 
-@cache
-def code_version() -> str:
-    """The version of the package and a digest of its code, as ``0.4.0+1f9de66c``."""
-    package = Path(str(files("scalefp")))
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
-    return f"{__version__}+{digest.hexdigest()[:8]}"
-
-
 def write_training(
-    folder: Path, figures: Mapping[str, float], options: Mapping[str, Any], seconds: float
+    release: Path, figures: Mapping[str, float], options: Mapping[str, Any], seconds: float
 ) -> None:
-    """Write what a training reached.
+    """Write what a training reached, beside its release.
 
     Args:
         figures: the last line of its log.
@@ -40,6 +25,7 @@ def write_training(
     """
     import torch  # not needed by whoever reads results
 
+    folder = release.parent
     before = (read_results(folder) or {}).get("environment", {}).get("seconds", 0)
 
     write_json(
@@ -47,6 +33,7 @@ def write_training(
         {
             "figures": dict(figures),
             "options": dict(options),
+            "release": content_digest(release),
             "version": code_version(),
             "environment": {
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),

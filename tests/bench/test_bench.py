@@ -106,7 +106,12 @@ def fake_work(kind: str, name: str, model: str, threads: int, folder: Path) -> d
     made = rows.row(
         f"speed of {name}", "img/s", [float(threads)] * 3, beside=("peer", [4.0]), target=">= 1"
     )
-    return {"rows": [made.to_json()], "peak_mib": 1234.5, "environment": ENVIRONMENT}
+    return {
+        "rows": [made.to_json()],
+        "peak_mib": 1234.5,
+        "environment": ENVIRONMENT,
+        "release": "ab",
+    }
 
 
 def test_the_command_prints_the_table_and_writes_it(
@@ -129,7 +134,7 @@ def test_the_command_prints_the_table_and_writes_it(
     assert list(results["speed"]["2"]) == list(results["memory"]) == ["sample", "decode"]
     assert "secret" not in (tmp_path / "results.json").read_text() + result.out
     printed = run("bench", *arguments, "--only", "decode", "sample", "--json")
-    assert printed.json == results
+    assert printed.json == results and results["release"] == "ab"
 
 
 def test_further_measurements_stand_below(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +169,7 @@ def test_the_measuring_process_loads_no_torch_whose_memory_its_children_would_in
         "from scalefp.bench import report\n"
         "from scalefp.cli import main\n"
         "where = dict(hardware='abacus', python='3', torch='2', load=0.5)\n"
-        "report.work = lambda *_: {'peak_mib': 1.0, 'environment': where}\n"
+        "report.work = lambda *_: {'peak_mib': 1.0, 'environment': where, 'release': 'ab'}\n"
         "assert main(['bench', '--only', 'nothing']) == 0\n"
         "assert 'torch' not in sys.modules\n"
     )

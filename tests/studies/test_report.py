@@ -22,7 +22,7 @@ def write_job(folder: Path, figures: dict[str, float], **options: Any) -> None:
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump({"batch": 8, **options}))
     texts = [f"{name}={yaml.safe_dump(value).split()[0]}" for name, value in options.items()]
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(texts))
-    results = {"figures": figures, "version": "1", "environment": ENVIRONMENT}
+    results = {"figures": figures, "version": "1", "environment": ENVIRONMENT, "release": "ab"}
     (folder / "results.json").write_text(json.dumps(results))
 
 
@@ -87,7 +87,8 @@ def test_data_written_elsewhere_hold_every_job_and_what_all_have_in_common(
     assert report["finished"] == [
         {
             "job": name, "setting": {"keys": keys}, "seed": 0, "environment": ENVIRONMENT,
-            "pictures": None, "figures": {"psnr": psnr, "unseen_bit_accuracy": accuracy},
+            "version": "1", "release": "ab", "pictures": None,
+            "figures": {"psnr": psnr, "unseen_bit_accuracy": accuracy},
         }
         for name, keys, psnr, accuracy in (("a", 10, 20.5, 0.5), ("b", None, 8.25, 1.0))
     ]  # fmt: skip

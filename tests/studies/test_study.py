@@ -13,8 +13,8 @@ import yaml
 
 from conftest import Run, assert_mistake
 from scalefp.config import conf_dir
+from scalefp.experiment import code_version, content_digest
 from scalefp.files import held
-from scalefp.studies import results
 from scalefp.studies.gather import LOCK
 
 STUDY = """# @package _global_
@@ -119,13 +119,14 @@ def test_a_study_runs_is_gathered_and_goes_on(run: Run, own: Path, images: list[
     assert [row["setting"] for row in report["rows"]] == [
         {"model.n_bits": 8}, {"model.n_bits": 16},
     ]  # fmt: skip
-    assert list(report["versions"]) == [results.code_version()] and not report["running"]
+    assert list(report["versions"]) == [code_version()] and not report["running"]
     for row in report["rows"]:
         folder = Path(f"runs/lengths/model.n_bits={row['setting']['model.n_bits']},seed=0")
         left = json.loads((folder / "results.json").read_text())
         last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
         unseen = {k: v for k, v in left["figures"].items() if k.startswith("unseen_")}
         assert left["figures"] == last | unseen and left["options"]["seed"] == 0
+        assert left["release"] == content_digest(folder / "release.safetensors")
         # Of two steps nothing is readable yet.
         assert len(unseen) == 5 and 0.3 < unseen["unseen_bit_accuracy"] < 0.7
         assert unseen["unseen_attributed"] == 0
@@ -138,7 +139,7 @@ def test_a_study_runs_is_gathered_and_goes_on(run: Run, own: Path, images: list[
 
     # Jobs of another version of the code are in the table, and it says so.
     older = Path("runs/lengths/model.n_bits=8,seed=0/results.json")
-    older.write_text(older.read_text().replace(results.code_version(), "0.1+other"))
+    older.write_text(older.read_text().replace(code_version(), "0.1+other"))
     assert "different versions of the code" in run("report", "runs/lengths").out
 
 
@@ -209,6 +210,7 @@ def test_a_sweep_that_runs_is_watched_until_it_ends(
 def test_evaluations_are_gathered_by_what_they_measured(run: Run) -> None:
     for keys, accuracy in ((10, 0.9), (100, 0.8)):
         results = {
+            "model": {"digest": f"of {keys}"},
             "reading": [{"mean": accuracy}],
             "hiding": {"same_latent_two_keys": {"psnr": 30.0, "ssim": 0.9}},
             "features": None,
@@ -220,6 +222,7 @@ def test_evaluations_are_gathered_by_what_they_measured(run: Run) -> None:
     means = [row["figures"]["bit_accuracy"]["mean"] for row in result.json["rows"]]
     assert [row["setting"]["measure.keys"] for row in result.json["rows"]] == [10, 100]
     assert means == [0.9, 0.8]
+    assert [job["release"] for job in result.json["finished"]] == ["of 10", "of 100"]
 
 
 def test_report_mistakes(run: Run, tmp_path: Path) -> None:
