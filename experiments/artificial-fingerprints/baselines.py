@@ -30,7 +30,7 @@ from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_pil, to_tensor, to_uint8
 from scalefp.errors import UserError
 from scalefp.evaluation.quality import decibels
-from scalefp.experiment import Experiment, Parts, made, markdown_table
+from scalefp.experiment import Experiment, made, markdown_table
 from scalefp.loading import load_marker
 from stego import TOOLS, Bits, Found, Ours, Tool, as_file
 from transfer import make_learner, train
@@ -141,15 +141,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             tools[name] = TOOLS[name](options.resolution, options.bits)
         except UserError as error:
             absent[name] = str(error)
-    if options.marker is not None:
-        marker = load_marker(options.marker)
+    marker = None if options.marker is None else load_marker(options.marker)
+    if marker is not None:
         if marker.config.resolution != options.resolution:
             raise UserError(
                 f"{options.marker} marks images of {marker.config.resolution} pixels: "
                 f"give --resolution {marker.config.resolution}, or another marker"
             )
         tools[OURS] = Ours(marker)
-    parts = Parts(options.parts, settings(options))
+    parts = EXPERIMENT.parts(options, settings(options))
     samples = parts.get("clean samples", partial(generate_clean, clean, options))
     titles = {
         name: f"{name} {tool.marker.digest[:16]}" if isinstance(tool, Ours) else name
@@ -168,6 +168,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "training_images": options.training_images,
         "seed": options.seed,
         "absent": absent,
+        "marker": None if marker is None else marker.digest,
         "rows": {name: found[title] for name, title in titles.items()},
     }
 
@@ -228,7 +229,7 @@ EXPERIMENT = Experiment(Path(__file__).parent / "baselines", measure, report, na
 
 def main() -> None:
     """Measure all tools on one data set, and write results and table."""
-    parser = EXPERIMENT.parser(__doc__)
+    parser = EXPERIMENT.parser(__doc__, in_parts=True)
     parser.add_argument("--data", default="emoji64", help="bundled name, folder or zip")
     parser.add_argument("--marker", help="measured beside the tools: bundled name or path")
     parser.add_argument("--tools", nargs="*", default=[*TOOLS], choices=[*TOOLS])
@@ -238,7 +239,6 @@ def main() -> None:
     parser.add_argument("--generator", default="dcgan", choices=["ours", "dcgan"])
     parser.add_argument("--training-images", type=int, default=40_000)
     parser.add_argument("--samples", type=int, default=256, help="read at each stage")
-    parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
     EXPERIMENT.run(parser)
 
 

@@ -183,7 +183,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     files = [content_digest(job.folder / FILE) for job in jobs]
     told = {name: getattr(config, name) for name in ("seed", "tamper_images", "feature_images")}
     told |= {"finetune": [config.finetune_images, config.finetune_keys], "files": files}
-    parts = Parts(options.parts, told | {"data": Path(options.data).name})
+    parts = EXPERIMENT.parts(options, told | {"data": Path(options.data).name})
 
     untouched = parts.get(UNTOUCHED, tampered.nothing)
     rows = measure_changes(tampered, generators, parts, config)
@@ -281,7 +281,7 @@ EXPERIMENT = Experiment(
 
 def main() -> None:
     """Measure the generators on one marker's data, and write results, table and plot."""
-    parser = EXPERIMENT.parser(__doc__)
+    parser = EXPERIMENT.parser(__doc__, in_parts=True)
     parser.add_argument("--jobs", type=Path, required=True, help="folder of transfer.py")
     parser.add_argument("--marker", required=True, help="path of the data's marker")
     parser.add_argument("--data", required=True, help="clean images: name, folder or zip")
@@ -294,7 +294,6 @@ def main() -> None:
     parser.add_argument("--finetune-keys", type=int, default=2, help="generators trained on")
     parser.add_argument("--features", default="auto", help="auto, mobilenet or none")
     parser.add_argument("--feature-images", type=int, default=1024, help="of the clean data")
-    parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
     EXPERIMENT.run(parser)
 
 

@@ -31,7 +31,7 @@ from scalefp.evaluation.robustness import CLEAN, Point, measure_point
 from scalefp.evaluation.samples import EvaluateConfig, stream
 from scalefp.evaluation.targets import ReadingTarget
 from scalefp.evaluation.unrelated import draw_images, measure_unrelated
-from scalefp.experiment import Experiment, Parts, content_digest
+from scalefp.experiment import Experiment, content_digest
 from scalefp.key import Key
 from scalefp.loading import load_marker
 from scalefp.metrics import ssim
@@ -153,7 +153,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             name = f"{Path(source).stem} {point.name}"
             work[name] = partial(measure_point, reader, images, point, own)
 
-    parts = Parts(options.parts and options.parts / options.name, settings(options))
+    parts = EXPERIMENT.parts(options, settings(options))
     found = parts.measure(work, "robustness")
     return {
         "digest": marker.digest,
@@ -191,7 +191,7 @@ EXPERIMENT = Experiment(
 
 def main() -> None:
     """Measure one marker, and write results, table and plots."""
-    parser = EXPERIMENT.parser(__doc__)
+    parser = EXPERIMENT.parser(__doc__, in_parts=True)
     parser.add_argument("--marker", required=True, help="bundled name or path of a marker")
     parser.add_argument("--data", default="emoji64", help="images to mark: name, folder or zip")
     parser.add_argument("--psnr", type=float, help="strength of the marks (default: as trained)")
@@ -207,7 +207,6 @@ def main() -> None:
     )
     parser.add_argument("--most-samples", type=int, default=512, help="read of each of them")
     parser.add_argument("--key", help="of the samples, in hexadecimal digits")
-    parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
     EXPERIMENT.run(parser)
 
 

@@ -37,7 +37,7 @@ from scalefp.detection.adversary import (
 )
 from scalefp.detection.scores import Detector, accuracy_figures
 from scalefp.errors import UserError
-from scalefp.experiment import Experiment, Parts, content_digest
+from scalefp.experiment import Experiment, content_digest
 from scalefp.loading import load_marker
 from scene import THREATS, Scene
 from secrecy_report import plots, report
@@ -137,7 +137,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     trial = Trial(options)
     work = trial.work()
     titles = {case: _title(options, *case) for case in work}
-    parts = Parts(options.parts and options.parts / options.name, settings(options))
+    parts = EXPERIMENT.parts(options, settings(options))
     readings: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []  # on images
     generated: list[dict[str, Any]] = []  # on generators' outputs
@@ -224,7 +224,7 @@ EXPERIMENT = Experiment(
 
 def main() -> None:
     """Measure one marker, and write results, table and plots."""
-    parser = EXPERIMENT.parser(__doc__)
+    parser = EXPERIMENT.parser(__doc__, in_parts=True)
     parser.add_argument("--marker", required=True, help="the owner's: bundled name or path")
     parser.add_argument("--shadow", help="the adversary's own; without it no shadow is measured")
     parser.add_argument("--data", default="emoji64", help="bundled name, folder or zip")
@@ -235,7 +235,6 @@ def main() -> None:
     )
     parser.add_argument("--threats", nargs="*", default=THREATS, choices=THREATS)
     parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
-    parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
 
     owner = parser.add_argument_group("outputs of the owner's generators (folders or zips)")
     owner.add_argument("--clean-samples", help="of a generator trained on clean data")

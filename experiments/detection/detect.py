@@ -18,7 +18,7 @@ import scalefp
 from detection_report import plots, report
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_pil
-from scalefp.experiment import Experiment, Parts, content_digest
+from scalefp.experiment import Experiment, content_digest
 from trial import METHODS, Trial
 
 COUNTS = (1, 10, 100)
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     options.steps = STEPS
     settings = {"training": options.training, "test": options.test, "steps": list(STEPS.values())}
     settings |= {"model": model.digest, "data": content_digest(options.data)}
-    parts = Parts(options.parts, settings)
+    parts = EXPERIMENT.parts(options, settings)
     rows = []
     shown: dict[str, str] = {}
     for seed in options.seeds:
@@ -73,14 +73,13 @@ EXPERIMENT = Experiment(Path(__file__).parent, measure, report, plots)
 
 
 def main() -> None:
-    parser = EXPERIMENT.parser(__doc__, seeded=False)
+    parser = EXPERIMENT.parser(__doc__, seeded=False, in_parts=True)
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--data", default="emoji64", help="real images: bundled, folder or zip")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, choices=COUNTS)
     parser.add_argument("--training", type=int, default=3000, help="images of all instances")
     parser.add_argument("--test", type=int, default=500, help="images of each kind, at least")
-    parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
     EXPERIMENT.run(parser)
 
 

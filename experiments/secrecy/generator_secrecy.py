@@ -17,23 +17,30 @@ what was trained in the same way with fingerprint=false.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-import scalefp
 from generator_secrecy_report import plots, report
 from parties import COPIES, THREATS, VICTIMS, Party, Scene
 from scalefp.attribution.evidence import log_p_soft
 from scalefp.data.images import save_png, to_pil
-from scalefp.detection.adversary import DETECTORS, Training, learn
+from scalefp.detection.adversary import (
+    DETECTORS,
+    Training,
+    joined,
+    learn,
+    learn_from_generators,
+)
 from scalefp.detection.scores import accuracy_figures, summed
 from scalefp.errors import UserError
 from scalefp.evaluation.sheets import sheet
-from scalefp.experiment import Experiment, Parts, content_digest
+from scalefp.experiment import Experiment, content_digest
+from scalefp.loading import load_model
+from scalefp.release.model import Model
 
 TOGETHER = (1, 4, 16, 64)  # images of one source that are judged together
 POOLED = 16  # images that the owner reads together
@@ -44,7 +51,14 @@ SHOWN = 8
 
 def judged(scene: Scene, threat: str, count: int, name: str, training: Training) -> dict[str, Any]:
     """What one detector of one adversary reaches."""
-    detect, validation = learn(name, scene.examples(threat, count), training)
+    examples = scene.examples(threat, count)
+    if threat == "shadow" and scene.shadows[0].twin is not None:
+        # Two trainings are told apart whatever they are of: his choice is made on a pair that the
+        # detector has not seen, or on images of his own release.
+        own = joined([shadow.without_twin().examples(count) for shadow in scene.shadows])
+        detect, validation = learn_from_generators(name, examples, training, own)
+    else:
+        detect, validation = learn(name, joined(examples), training)
     clean, marked = (detect(images) for images in scene.tested(threat))
     return {
         "validation": validation,
@@ -83,26 +97,37 @@ def reading(scene: Scene) -> dict[str, float]:
     }
 
 
-def others(options: argparse.Namespace, resolution: int) -> list[Any]:
-    """The adversary's release and the twins of both; None for what is not given.
+class Others(NamedTuple):
+    """What else was trained, beside the owner's release."""
+
+    shadows: list[Model]
+    twin: Model | None
+    shadow_twins: list[Model]
+
+
+def others(options: argparse.Namespace, resolution: int) -> Others:
+    """The adversary's releases and the twins of all.
 
     Raises:
         UserError: one draws images of another size, or a twin is missing or of none.
     """
-    if bool(options.twin and options.shadow) != bool(options.shadow_twin):
+    twins = len(options.shadow_twin)
+    if twins != (len(options.shadow) if options.twin else 0):
         raise UserError(
-            "--shadow-twin goes with --shadow and --twin: give all three, or leave it out"
+            "--shadow-twin goes with --shadow and --twin, one for each shadow in the same order: "
+            "give all, or leave it out"
         )
-    found: list[Any] = []
-    for name in ("shadow", "twin", "shadow_twin"):
-        path = getattr(options, name)
-        found.append(None if path is None else scalefp.load(path))
-        if path is not None and found[-1].config.resolution != resolution:
-            shown = name.replace("_", "-")
+
+    def found(name: str, paths: Sequence[str]) -> list[Model]:
+        models = [load_model(path) for path in paths]
+        if any(model.config.resolution != resolution for model in models):
             raise UserError(
-                f"--{shown} draws images of another resolution: train one of the owner's"
+                f"--{name} draws images of another resolution: train one of the owner's"
             )
-    return found
+        return models
+
+    (twin,) = found("twin", [options.twin]) if options.twin else [None]
+    return Others(found("shadow", options.shadow), twin, found("shadow-twin", options.shadow_twin))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -112,21 +137,23 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for value in values if isinstance(values, list) else [values]:
             if value % COPIES or value < 2 * COPIES:
                 raise UserError(f"--{option} must be multiples of {COPIES} from {2 * COPIES} up")
-    model: Any = scalefp.load(options.model)
-    shadow, twin, shadow_twin = others(options, model.config.resolution)
+    model = load_model(options.model)
+    beside = others(options, model.config.resolution)
     training = Training(
         images=options.training_images, carriers=model.config.n_bits, seed=options.seed
     )
     settings = {n: getattr(options, n) for n in ("images", "training_images", "seed")}
-    files = ("model", "shadow", "twin", "shadow_twin")
-    settings |= {n: content_digest(getattr(options, n)) for n in files}
-    parts = Parts(options.parts and options.parts / options.name, settings)
+    settings |= {n: content_digest(getattr(options, n)) for n in ("model", "twin")}
+    settings |= {
+        n: [content_digest(x) for x in getattr(options, n)] for n in ("shadow", "shadow_twin")
+    }
+    parts = EXPERIMENT.parts(options, settings)
     rows: list[dict[str, Any]] = []
     readings = []
     for strength in options.strengths:
         scene = Scene(
-            model, shadow, images=options.images, seed=options.seed, strength=strength,
-            twins=(twin, shadow_twin),
+            model, beside.shadows, images=options.images, seed=options.seed, strength=strength,
+            twin=beside.twin, shadow_twins=beside.shadow_twins,
         )  # fmt: skip
         name = "" if strength == FULL else f" at {strength:g}"
         work = {}
@@ -143,7 +170,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     draw_sheet(owner, options.strengths, options.out / f"{options.name}-pictures.png")
     return {
         "digest": model.digest,
-        "twin": None if twin is None else twin.digest,
+        "twin": None if beside.twin is None else beside.twin.digest,
+        "shadows": [shadow.digest for shadow in beside.shadows],
+        "shadow_twins": [twin.digest for twin in beside.shadow_twins],
         "resolution": model.config.resolution,
         "n_bits": model.config.n_bits,
         "seed": options.seed,
@@ -157,7 +186,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def cases(options: argparse.Namespace, strength: float) -> Iterator[tuple[str, int, str]]:
     """Adversary, examples and detector; weaker fingerprints meet most examples, and no network."""
     full = strength == FULL
-    for threat in THREATS if options.shadow is not None else THREATS[1:]:
+    for threat in THREATS if options.shadow else THREATS[1:]:
         for count in options.examples if full and threat != "shadow" else options.examples[-1:]:
             for detector in options.detectors:
                 if full or "network" not in detector:
@@ -168,11 +197,17 @@ EXPERIMENT = Experiment(Path(__file__).parent, measure, report, plots, named_by=
 
 
 def main() -> None:
-    parser = EXPERIMENT.parser(__doc__)
+    parser = EXPERIMENT.parser(__doc__, in_parts=True)
     parser.add_argument("--model", default="emoji", help="the owner's: bundled name or path")
-    parser.add_argument("--shadow", help="the adversary's own; without it no shadow is measured")
+    parser.add_argument(
+        "--shadow", nargs="*", default=[], metavar="RELEASE",
+        help="the adversary's own, one or several; without it no shadow is measured",
+    )  # fmt: skip
     parser.add_argument("--twin", help="the owner's without keys: trained with fingerprint=false")
-    parser.add_argument("--shadow-twin", help="the adversary's without keys")
+    parser.add_argument(
+        "--shadow-twin", nargs="*", default=[], metavar="RELEASE",
+        help="the adversary's without keys, in the order of the shadows",
+    )  # fmt: skip
     parser.add_argument("--images", type=int, default=1024, help="of each class to be judged")
     parser.add_argument(
         "--examples", type=int, nargs="+", default=[16, 64, 1024], help="of each class, to learn"
@@ -184,7 +219,6 @@ def main() -> None:
         "--strengths", type=float, nargs="+", default=[FULL], help="of the fingerprint, 1 = trained"
     )
     parser.add_argument("--detectors", nargs="*", default=DETECTORS, choices=DETECTORS)
-    parser.add_argument("--parts", type=Path, help="folder that keeps finished parts")
     EXPERIMENT.run(parser)
 
 

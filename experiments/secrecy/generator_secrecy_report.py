@@ -7,6 +7,7 @@ from typing import Any
 
 from scalefp.detection.scores import best_of_each
 from scalefp.experiment import Plots, error_bars, made, markdown_table, new_figure
+from scalefp.files import counted
 
 TARGET = 0.55  # of the adversary's accuracy on single images, at most
 COLOURS = {"shadow": "tab:blue", "informed": "tab:orange", "the key": "tab:red"}
@@ -54,7 +55,10 @@ def _clean(figures: Row) -> str:
     """What is told from the instances of a release."""
     if figures.get("twin") is None:
         return "told from itself without a key"
-    return f"told from `{figures['twin'][:16]}`, its twin, which was trained without keys"
+    told = f"told from `{figures['twin'][:16]}`, its twin, which was trained without keys"
+    if not (shadows := figures.get("shadow_twins")):
+        return told
+    return f"{told}; the shadow has {counted(len(shadows), 'release')} with a twin each"
 
 
 def _release(name: str, figures: Row) -> list[str]:

@@ -8,6 +8,8 @@ the release, which was trained in the same way without keys.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -52,7 +54,7 @@ class Party:
     def __init__(
         self, model: Model, seed: int, strength: float = 1.0, twin: Model | None = None
     ) -> None:
-        self.model, self.seed, self.twin = model, seed, twin
+        self.model, self.seed, self.strength, self.twin = model, seed, strength, twin
         self.generator = copy.deepcopy(model.generator)
         self.generator.strengthen_key_(strength)
 
@@ -86,12 +88,27 @@ class Party:
             images += [to_uint8(instance(z).clamp(-1, 1)) for z in part.split(BATCH)]
         return torch.cat(images)
 
+    def examples(self, count: int) -> Examples:
+        """So many clean images, and as many of COPIES other instances."""
+        latents = self.latents(count, 2)
+        # In turn over the latents, so that any part of the examples shows all copies.
+        order = torch.arange(count).reshape(-1, COPIES).T.flatten()
+        marked = torch.empty_like(pictures := self.clean(latents))
+        marked[order] = self.fingerprinted(latents[order], self.keys(COPIES, 1))
+        return Examples(pictures, marked, paired=self.twin is None)
+
+    def without_twin(self) -> Party:
+        """The same, whose clean images are its own without a key."""
+        return Party(self.model, self.seed, self.strength)
+
 
 class Scene:
     """One owner, one adversary, and latents that no two sets of images share.
 
     Args:
-        twins: of the owner's release and of the shadow.
+        shadows: the adversary's own releases; empty if he has none.
+        twin: of the owner's release, trained without keys.
+        shadow_twins: of the shadows, in their order; empty if they have none.
 
     Attributes:
         clean, marked: the test, uint8 [n, 3, R, R]: of the plain generator, and of each of
@@ -101,32 +118,30 @@ class Scene:
     def __init__(
         self,
         owner: Model,
-        shadow: Model | None,
+        shadows: Sequence[Model] = (),
         *,
         images: int,
         seed: int,
         strength: float = 1.0,
-        twins: tuple[Model | None, Model | None] = (None, None),
+        twin: Model | None = None,
+        shadow_twins: Sequence[Model] = (),
     ) -> None:
-        self.owner, self.images = Party(owner, seed, strength, twins[0]), images
-        self.shadow = None if shadow is None else Party(shadow, seed, strength, twins[1])
+        self.owner, self.images = Party(owner, seed, strength, twin), images
+        self.shadows = [
+            Party(one, seed, strength, of_one) for one, of_one in zip_longest(shadows, shadow_twins)
+        ]
         self.victims = self.owner.keys(VICTIMS, 0)
         self.clean = self.owner.clean(self.owner.latents(images, 0))
         self.marked = self.owner.fingerprinted(self.owner.latents(images, 1), self.victims)
 
-    def examples(self, threat: str, count: int) -> Examples:
-        """So many images of each class, from which one adversary learns."""
-        party = self.shadow if threat == "shadow" else self.owner
-        assert party is not None
-        clean = party.latents(count, 2)
-        if threat == "the key":
-            marked = party.fingerprinted(party.latents(count, 3), self.victims[:1])
-            return Examples(party.clean(clean), marked, paired=False)
-        # In turn over the latents, so that any part of the examples shows all copies.
-        order = torch.arange(count).reshape(-1, COPIES).T.flatten()
-        marked = torch.empty_like(pictures := party.clean(clean))
-        marked[order] = party.fingerprinted(clean[order], party.keys(COPIES, 1))
-        return Examples(pictures, marked, paired=party.twin is None)
+    def examples(self, threat: str, count: int) -> list[Examples]:
+        """So many images of each class of every release from which one adversary learns."""
+        if threat == "shadow":
+            return [shadow.examples(count) for shadow in self.shadows]
+        if threat == "informed":
+            return [self.owner.examples(count)]
+        marked = self.owner.fingerprinted(self.owner.latents(count, 3), self.victims[:1])
+        return [Examples(self.owner.clean(self.owner.latents(count, 2)), marked, paired=False)]
 
     def tested(self, threat: str) -> tuple[Tensor, Tensor]:
         """Plain images and as many fingerprinted ones that this adversary has to judge."""

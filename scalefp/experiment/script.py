@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scalefp.errors import UserError
-from scalefp.experiment.making import making
+from scalefp.experiment.making import code_version, making
+from scalefp.experiment.parts import Parts
 from scalefp.experiment.results import Plots, load_results, make_folder, write_json, write_page
 
 Figures = dict[str, Any]
@@ -54,12 +55,15 @@ class Experiment:
     results_file: str = "results.json"
     page_file: str = "table.md"
 
-    def parser(self, about: str | None, *, seeded: bool = True) -> argparse.ArgumentParser:
+    def parser(
+        self, about: str | None, *, seeded: bool = True, in_parts: bool = False
+    ) -> argparse.ArgumentParser:
         """The options of all experiments, to which a script adds its own.
 
         Args:
             about: the script's docstring, whose first line ``--help`` shows.
             seeded: whether the script draws random numbers, by ``options.seed``.
+            in_parts: whether it keeps finished parts, by :meth:`parts`.
         """
         parser = argparse.ArgumentParser(
             description=(about or "").strip().split("\n")[0],
@@ -70,7 +74,22 @@ class Experiment:
             parser.add_argument("--name", help=f"in the results (default: as --{self.named_by})")
         if seeded:
             parser.add_argument("--seed", type=int, default=0)
+        if in_parts:
+            place = Path("runs", "parts", self.folder.parent.name, self.folder.name)
+            parser.add_argument(
+                "--parts", type=Path, default=place,
+                help=f"folder of finished parts, from which a stopped run goes on ({place})",
+            )  # fmt: skip
         return parser
+
+    def parts(self, options: argparse.Namespace, settings: Mapping[str, Any]) -> Parts:
+        """Finished parts of a stopped run, of these settings and this version of the package.
+
+        Raises:
+            UserError: the folder cannot be made or read.
+        """
+        folder = options.parts if self.named_by is None else options.parts / options.name
+        return Parts(folder, {**settings, "code": code_version()})
 
     def run(
         self, parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None

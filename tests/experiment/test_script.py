@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,38 @@ def test_help_shows_the_first_line_and_the_common_options(
     text = capsys.readouterr().out
     assert "Does it work?" in text and "More of it" not in text
     assert all(option in text for option in ("--out", "--report", "--name", "--seed", "--marker"))
+
+
+def test_a_stopped_run_goes_on_from_its_parts_unless_the_code_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["experiments/work/work.py"])
+    measured: list[str] = []
+    stopped = [KeyboardInterrupt]
+
+    def part(name: str) -> str:
+        if name == "second" and stopped:
+            raise stopped.pop()
+        measured.append(name)
+        return name
+
+    def in_parts(options: argparse.Namespace) -> dict[str, Any]:
+        parts = experiment.parts(options, {"seed": options.seed})
+        return {"pair": [parts.get(name, partial(part, name)) for name in ("first", "second")]}
+
+    experiment = Experiment(Path("experiments", "work"), in_parts, page, named_by="marker")
+
+    def run_again() -> Any:
+        parser = experiment.parser("Does it work?", in_parts=True)
+        parser.add_argument("--marker", default="a")
+        return experiment.run(parser, ["--out", "out"])
+
+    with pytest.raises(KeyboardInterrupt):
+        run_again()
+    assert run_again()["a"]["pair"] == ["first", "second"]
+    assert measured == ["first", "second"]
+    assert len(list(Path("runs/parts/experiments/work/a").iterdir())) == 2
+    monkeypatch.setattr("scalefp.experiment.script.code_version", lambda: "another")
+    run_again()
+    assert measured == ["first", "second", "first", "second"]
