@@ -76,11 +76,12 @@ def unnamed(
 
     Args:
         never: options that name no job, like ``name``.
-        grid: options that a file has the sweeper vary: swept over, be it one value.
+        grid: options that a file has the sweeper vary, as they are typed there (``+ablation``):
+            swept over, be it one value.
     """
     found = [override for text in overrides if (override := parsed(text)) is not None]
     swept = {override.key_or_group for override in found if override.is_sweep_override()}
-    swept = (swept | {*grid}) - {*never}
+    swept = (swept | {name.lstrip("+~") for name in grid}) - {*never}
     fixed = {override.key_or_group for override in found} - swept
     if not swept:
         fixed = {key for key in fixed if key.startswith("run.")}

@@ -73,6 +73,13 @@ def test_a_job_is_named_by_what_is_swept_over() -> None:
     assert name("+perturb.jpeg=0.1,0.2", job=("+perturb.jpeg=0.2",)) == "+perturb.jpeg=0.2"
 
 
+def test_what_a_study_varies_names_its_jobs_be_it_one_value() -> None:
+    """Else two calls with a value each would share a folder."""
+    grid = {"seed": "0,1", "+ablation": "nothing,no_bits"}
+    command = ["+study=ablation", "+ablation=nothing", "seed=2"]
+    assert job_name(command, unnamed(command, ["name"], grid)) == "+ablation=nothing,seed=2"
+
+
 @pytest.mark.parametrize(
     "value", ["a/b", "/x/../y/b", "'two words'", "[1,4]", "'$(rm)'", "'a;b'", "x" * 300, "'ü'"]
 )
