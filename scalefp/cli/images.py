@@ -7,6 +7,8 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from scalefp.cli.arguments import add_command, add_form, add_options, probability
+from scalefp.cli.arguments import count as number
+from scalefp.cli.lifting import checkable, checked
 from scalefp.cli.output import NOBODY, OK, say
 from scalefp.cli.reading import Images, Load, add_reading_options
 from scalefp.cli.table import (
@@ -73,6 +75,11 @@ def add_image_commands(to: Any) -> None:
     attribute.add_argument(
         "--fpr", type=probability, default=1e-6,
         help="accepted probability of naming anybody wrongly (default: 1e-6)",
+    )  # fmt: skip
+    attribute.add_argument(
+        "--lift-check", type=number, metavar="N",
+        help="of each source that names a holder, look whether up to N images were made by that "
+        "copy, or had its key laid on; half a minute each, with a release of `release bind`",
     )  # fmt: skip
     attribute.add_argument(
         "--sort", choices=("evidence",),
@@ -153,6 +160,7 @@ def issued_keys(args: argparse.Namespace, model: "Reader") -> "Snapshot | MarkRe
 
 
 COLUMNS = ("source", "image", "holder", "p_value", "matches", "revoked", "key", "error")
+CHECKED = (*COLUMNS[:-1], "lift_check", "lift_p_value", COLUMNS[-1])
 
 
 class Judge:
@@ -241,8 +249,12 @@ def in_table(entry: Entry, source: Iterator[int]) -> Iterator[Entry]:
     number = next(source)
     for image in entry["images"]:
         for found in entry.get("attributed") or [{}]:
-            error = entry.get("error")
-            yield {"source": number, "image": image, "error": error, **found}
+            line = {"source": number, "image": image, "error": entry.get("error"), **found}
+            for one in found.get("lift_checks", ()):
+                if one["image"] == image:
+                    passed = "passed" if one["passed"] else "not passed"
+                    line |= {"lift_check": passed, "lift_p_value": one["p_value"]}
+            yield line
 
 
 def run_attribute(args: argparse.Namespace) -> int:
@@ -251,18 +263,23 @@ def run_attribute(args: argparse.Namespace) -> int:
 
     check_format(args)
     images = Images(args, load)
+    if args.lift_check:
+        checkable(images.model)
     judge = Judge(args, issued_keys(args, images.model))
     never = why_never(images.model.config.n_bits, judge.issued, args.fpr)
     if never is not None:
         say(never)
     verdicts = judge.together if args.same_source or args.group else judge.each
     rows: Iterable[Row] = verdicts(images, progress=not shows_lines(args))
+    if args.lift_check:
+        rows = checked(rows, args, images, progress=not shows_lines(args))
     if args.sort or args.strict:
         rows = by_evidence(rows) if args.sort else list(rows)
     if args.only_attributed:
         rows = (row for row in rows if row.entry.get("attributed") != [])
     numbers = count(1)
-    write_rows(args, rows, COLUMNS, lambda entry: in_table(entry, numbers))
+    columns = CHECKED if args.lift_check else COLUMNS
+    write_rows(args, rows, columns, lambda entry: in_table(entry, numbers))
     if len(images) > 1:
         say(judge.summary())
     if judge.found and args.registry is not None and is_text(args):

@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from scalefp.cli.arguments import add_command, add_options
+from scalefp.cli.arguments import add_command, add_options, decibels, filled, seed, whole
 from scalefp.cli.output import OK, show
 from scalefp.cli.outputs import NETWORK, RELEASE, add_out, check_out
 from scalefp.errors import UserError
 
+FEWEST, MOST = 20, 256  # bound bits: see scalefp/release/binding.py, which takes long to import
 WEAKEST, STRONGEST = 0.1, 10.0  # of --key-strength
 
 
@@ -49,6 +50,29 @@ def add_release_commands(to: Any) -> None:
         help="times what a key changes: above 1 is read better and seen more (default: 1)",
     )  # fmt: skip
     add_options(make)
+    bind = add_command(
+        actions, "bind", run_bind,
+        "give a release's copies bound bits, by which `attribute --lift-check` tells whether a "
+        "picture was made by a copy or had its key laid on",
+        "scalefp release bind emoji --out bound.safetensors",
+    )  # fmt: skip
+    bind.add_argument("source", metavar="SOURCE", help="release: a bundled name or path")
+    add_out(bind, "FILE", "release to write, another one, with copies and a registry of its own")
+    bind.add_argument(
+        "--bits", type=whole(FEWEST, MOST), default=48, metavar="N",
+        help="bound bits (default: 48); more are seen more at the same certainty of each",
+    )  # fmt: skip
+    bind.add_argument(
+        "--psnr", type=decibels, default=36.0, metavar="DB",
+        help="of pictures with bound bits to those without (default: 36)",
+    )  # fmt: skip
+    bind.add_argument(
+        "--layer", type=filled, metavar="NAME",
+        help="convolution of the instances that is changed (default: the last one at half of the "
+        "picture's size)",
+    )  # fmt: skip
+    bind.add_argument("--seed", type=seed, default=0, help="of what is drawn (default: 0)")
+    add_options(bind)
 
 
 def run_networks(args: argparse.Namespace) -> int:
@@ -71,6 +95,7 @@ def run_make(args: argparse.Namespace) -> int:
     from scalefp.training.start import read_parts
 
     source, out = Path(args.source), check_out(args.out, *RELEASE, force=args.force)
+    binding = None
     if holds_networks(source):
         generator, decoder, note = read_parts(source)
     elif source.is_dir():
@@ -81,10 +106,29 @@ def run_make(args: argparse.Namespace) -> int:
     else:
         model = load_model(args.source)
         generator, decoder, note = model.generator, model.decoder, dict(model.training)
+        binding = model.binding
     if args.key_strength != 1:
         generator.strengthen_key_(args.key_strength)
         note["key_strength"] = args.key_strength * note.get("key_strength", 1.0)
-    save_release(out, generator.config, generator, decoder, training=note)
+    save_release(out, generator.config, generator, decoder, training=note, binding=binding)
+    result = {"out": str(out), "model_digest": load_model(out).digest}
+    show(args, result, [str(out)], f"{out} was written")
+    return OK
+
+
+def run_bind(args: argparse.Namespace) -> int:
+    from scalefp.loading import load_model
+    from scalefp.pretrained.binding import bind, default_layer
+    from scalefp.release.binding import BindingSizes
+    from scalefp.release.model import save_release
+
+    out, model = check_out(args.out, *RELEASE, force=args.force), load_model(args.source)
+    sizes = BindingSizes(args.layer or default_layer(model.config), args.bits)
+    bound = bind(model, sizes, psnr=args.psnr, seed=args.seed)
+    save_release(
+        out, bound.config, bound.generator, bound.decoder, training=bound.training,
+        binding=bound.binding,
+    )  # fmt: skip
     result = {"out": str(out), "model_digest": load_model(out).digest}
     show(args, result, [str(out)], f"{out} was written")
     return OK

@@ -119,7 +119,7 @@ def factors(
     if len(used) * rest < MOST_MIXED * n_bits:
         raise UserError(
             f"the convolution sees {used.shape[1]} numbers, of which {len(used)} directions are "
-            f"used, too few for model.n_bits={n_bits}: take fewer bits or another layer"
+            f"used, too few for {n_bits} bits: take fewer or another layer"
         )
     mixing = torch.randn(max(n_bits, len(used)), len(used), generator=source)
     # Orthonormal rows as far as there are enough, else those of unit length in the mean.

@@ -28,6 +28,7 @@ DIFFERENCE = 0.02  # of a latent or a sign, of which a derivative is made
 AT_ONCE = 32  # derivatives, each of which is a picture
 REUSED = 3  # steps at most with the same derivatives
 WORTH = 0.02  # share of the misfit that a step has to take for another one
+ENOUGH = 0.05  # share of the misfit that a round has to take for another one
 DAMPING, LOWER, HIGHER, LEAST = 3e-3, 4.0, 6.0, 1e-7
 TRIES = 8  # ever shorter steps
 MOST_UNKNOWN = 4096  # latents and key bits together: the normal equations have their square
@@ -139,9 +140,9 @@ class DrawnInverter:
         known = torch.zeros_like(at.values)
         known[-n_bits:] = 1 / len(picture)
         damping = DAMPING
-        for _ in range(self.sizes.rounds):
+        for rounds in range(self.sizes.rounds):
             derivatives = self._derivatives(at.made, *apart(at.values))
-            normal, steps = derivatives.T @ derivatives, 0
+            normal, steps, before = derivatives.T @ derivatives, 0, at.error
             # Of a number of which nothing depends, too, there has to be something on the diagonal.
             scale = normal.diagonal().clamp_min(LEAST * normal.diagonal().mean())
             for _ in range(TRIES):
@@ -160,6 +161,11 @@ class DrawnInverter:
                 else:
                     damping *= HIGHER
             tick()
+            if at.error > (1 - ENOUGH) * before:
+                # From here on signs would explain what JPEG or noise has done to the picture.
+                for _ in range(rounds + 1, self.sizes.rounds):
+                    tick()
+                break
         return apart(at.values)[1]
 
 

@@ -20,10 +20,12 @@ from threading import Lock
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scalefp.key import Key, check_fits
 from scalefp.networks.generator import Generator
 from scalefp.networks.layers import DEMODULATION_FLOOR, SMALLEST_SCALE, Linear
+from scalefp.release.binding import Binding
 from scalefp.release.channels import draw_turns, order_secret, turn_channels_
 from scalefp.release.instance import Instance, modulated_layers, sizes_of
 
@@ -33,10 +35,14 @@ class Folding:
 
     The channels inside its blocks are in the key's own order. It keeps copies of the generator's
     weights: a change of them afterwards goes unseen. Several threads may share one.
+
+    Args:
+        binding: adds bound bits to every instance, which then draws a little else.
     """
 
     @torch.no_grad()
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, binding: Binding | None = None) -> None:
+        self.binding = binding
         self.generator, self.sizes, self.lock = generator, sizes_of(generator), Lock()
         self.secret = order_secret(generator)
         device = generator.input.weight.device
@@ -116,6 +122,21 @@ class Folding:
         Raises:
             UserError: the key's length is not the generator's.
         """
+        tensors = self.tensors(key)
+        if self.binding is not None:
+            weight = tensors[self.binding.name]
+            weight += self.binding.change(self.binding.bits(self.secret, key), weight)
+        turn_channels_(tensors, draw_turns(self.secret, key, self.sizes.channels[1:]))
+        return Instance(self.sizes, tensors)
+
+    @torch.no_grad()
+    def tensors(self, key: Key) -> dict[str, Tensor]:
+        """Those of the instance of ``key``, without bound bits and with channels in the
+        generator's order.
+
+        Raises:
+            UserError: the key's length is not the generator's.
+        """
         check_fits(key, self.generator.config.n_bits)
         with self.lock:
             self.embedding_array[:] = key.bits if self.linear else self._embedded(key)
@@ -132,6 +153,4 @@ class Folding:
             if self.on_device is not self.all_factors:
                 self.on_device.copy_(self.all_factors)
             products = torch._foreach_mul(self.constants, self.views)
-        tensors = dict(zip(self.names, products, strict=True))
-        turn_channels_(tensors, draw_turns(self.secret, key, self.sizes.channels[1:]))
-        return Instance(self.sizes, tensors)
+        return dict(zip(self.names, products, strict=True))

@@ -14,11 +14,12 @@ from scalefp.config import ModelConfig
 from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.generator import Generator
-from scalefp.release.container import save_tensors
+from scalefp.release.binding import Binding, BindingSizes, keyed_weight
+from scalefp.release.container import load_header, save_tensors
 from scalefp.release.export import Ports, export
 from scalefp.release.folding import Folding
-from scalefp.release.header import fill_networks, load_release_header
-from scalefp.release.instance import Instance
+from scalefp.release.header import fill_networks, load_release_header, read_sizes
+from scalefp.release.instance import Instance, sizes_of, tensor_shapes
 from scalefp.release.reader import Reader
 
 
@@ -27,6 +28,9 @@ class Model(Reader):
 
     What instantiates and what decodes is prepared from the networks on first use: a change of
     their weights afterwards goes unseen. Attributes as of :class:`scalefp.release.reader.Reader`.
+
+    Attributes:
+        binding: the bound bits that instances carry beside the key, for lift checks; or None.
     """
 
     config: ModelConfig
@@ -39,18 +43,20 @@ class Model(Reader):
         *,
         training: dict[str, Any],
         digest: str,
+        binding: Binding | None = None,
     ) -> None:
         super().__init__(decoder, training=training, digest=digest)
-        self.config = config
+        self.config, self.binding = config, binding
         self.generator = generator.requires_grad_(False).eval()
 
     @cached_property
-    def _folding(self) -> Folding:
-        return Folding(self.generator)
+    def folding(self) -> Folding:
+        """What makes instances, prepared on first use."""
+        return Folding(self.generator, self.binding)
 
     def instantiate(self, key: Key) -> Instance:
         """The recipient's network for ``key``; see :func:`scalefp.release.instance.instantiate`."""
-        instance = self._folding(key)
+        instance = self.folding(key)
         instance.release_digest = self.digest
         return instance
 
@@ -91,14 +97,18 @@ def save_release(
     decoder: Decoder,
     *,
     training: dict[str, Any],
+    binding: Binding | None = None,
 ) -> None:
-    """Write a release file: both networks, sizes and a note on the training. Atomic.
+    """Write a release file: both networks, sizes, a note on the training, bound bits. Atomic.
 
     Weights are kept in half precision, and computed with in single: a file of half the size whose
     images and readings are the same but for rounding.
     """
     networks = nn.ModuleDict({"generator": generator, "decoder": decoder})
     header = {"model": dataclasses.asdict(config), "training": training}
+    if binding is not None:
+        networks["binding"] = binding
+        header["binding"] = dataclasses.asdict(binding.sizes)
     save_tensors(path, "release", networks.state_dict(), header, half=True)
 
 
@@ -111,6 +121,17 @@ def read_release(path: Path) -> Model:
     config, training = load_release_header(path, "release", ModelConfig)
     with torch.device("meta"):  # no memory before the file is known to fit
         generator, decoder = Generator(config), Decoder(config)
-    fill_networks(path, {"generator": generator, "decoder": decoder})
+        binding = _read_binding(path, generator)
+    networks: dict[str, nn.Module] = {"generator": generator, "decoder": decoder}
+    fill_networks(path, networks if binding is None else networks | {"binding": binding})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Model(config, generator, decoder, training=training, digest=digest)
+    return Model(config, generator, decoder, training=training, digest=digest, binding=binding)
+
+
+def _read_binding(path: Path, generator: Generator) -> Binding | None:
+    """The bound bits that a release's header names, without their weights; most have none."""
+    about = load_header(path, "release").get("binding")
+    if about is None:
+        return None
+    sizes = read_sizes(about, BindingSizes, path)
+    return Binding(sizes, keyed_weight(sizes.layer, tensor_shapes(sizes_of(generator))))
