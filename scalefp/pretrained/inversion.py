@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scalefp.options import RESOLUTIONS, check_options, one_of, within
 from scalefp.pretrained.encoder import PictureEncoder, continued, theirs
+from scalefp.pretrained.grid import grid_of
 from scalefp.pretrained.modulation import Parent
 from scalefp.pretrained.source import Pictures
 
@@ -60,6 +61,24 @@ class Inverter:
     def ticks(self) -> int:
         """Steps that a picture takes."""
         return self.sizes.steps
+
+    def on_grid(self, picture: Tensor) -> Tensor:
+        """A picture [1, 3, H, W], which may be a crop, from where the blocks of its decoder begin.
+
+        Of one with more than 512 pixels a side the middle is taken.
+
+        Raises:
+            UserError: as :meth:`signs`.
+        """
+        picture = middle(picture, LARGEST, self.sizes.factor)
+
+        def again(parts: Tensor) -> Tensor:
+            latents, (height, width) = self.encoder(parts), parts.shape[2:]
+            with theirs(f"the generator does not decode pictures of {width}x{height}"):
+                return self.pictures.of(self.parent.original(latents))
+
+        top, left = grid_of(again, picture, self.sizes.factor)
+        return picture[:, :, top:, left:]
 
     def signs(self, picture: Tensor, tick: Callable[[], Any] = lambda: None) -> Tensor:
         """The signs [1, n] of a key, of any size, that explain a picture [1, 3, H, W] in [-1, 1].

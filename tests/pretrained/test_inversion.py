@@ -16,7 +16,7 @@ from scalefp.data.images import to_pil, to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load
-from scalefp.pretrained import directions
+from scalefp.pretrained import directions, inversion
 from scalefp.pretrained.inversion import middle
 from scalefp.pretrained.release import InvertingModel
 from tests.pretrained.own_generator import AUTOENCODER, Coder, Painter
@@ -53,6 +53,11 @@ def scene(seed: int, width: int = 80, height: int = 72) -> Image.Image:
     picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     grain = source.normal(0, 6, (height, width, 1))
     return Image.fromarray((np.asarray(picture) + grain).clip(0, 255).astype(np.uint8))
+
+
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    """Its pixels [1, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +102,23 @@ def test_files_of_every_size_lead_to_their_key(release: Path, tmp_path: Path) ->
     assert isinstance(model, InvertingModel)
     for number, (width, height) in enumerate([(64, 64), (81, 70), (120, 48)]):
         key = Key.random(16)
-        picture = torch.from_numpy(np.array(scene(50 + number, width, height))).permute(2, 0, 1)
-        made = model.instantiate(key).reconstruct(picture[None] / 127.5 - 1)
+        made = model.instantiate(key).reconstruct(pixels_of(scene(50 + number, width, height)))
         file = tmp_path / f"{number}.png"
         to_pil(to_uint8(made))[0].save(file)
         assert model.decode(file, progress=False).bits[0].tolist() == key.bits.tolist()
+
+
+def test_crops_are_read_from_where_their_grid_begins(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, key = load(release), Key.random(16)
+    assert isinstance(model, InvertingModel) and model.searches
+    made = to_pil(to_uint8(model.instantiate(key).reconstruct(pixels_of(scene(70, 80, 88)))))[0]
+    crop = made.crop((3, 1, 79, 86))  # of blocks of 4 pixels, the first whole one is at 1 and 3
+    monkeypatch.setattr(inversion, "grid_of", lambda again, picture, factor: (3, 1))
+    assert model.decode(crop, progress=False).bits[0].tolist() == key.bits.tolist()
+    beside = model.decode(crop, search=False, progress=False).bits[0]
+    assert (beside != key.bits).sum() >= 2
 
 
 def test_what_a_key_changes_of_pictures_has_no_part_that_they_share(release: Path) -> None:
@@ -111,8 +128,7 @@ def test_what_a_key_changes_of_pictures_has_no_part_that_they_share(release: Pat
     instance, inverter = model.instantiate(Key.from_bits([0, 1] * 8)), model.inverter
     changes = []
     for seed in range(60, 84):
-        pixels = torch.from_numpy(np.array(scene(seed, 96, 96))).permute(2, 0, 1)[None]
-        latents = inverter.encoder(pixels / 127.5 - 1)
+        latents = inverter.encoder(pixels_of(scene(seed, 96, 96)))
         changes.append(instance(latents) - inverter.pictures.of(model.parent.original(latents)))
     changed = torch.cat(changes)
     shared = changed.mean(dim=0).square().mean() / changed.square().mean()
