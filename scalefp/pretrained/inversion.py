@@ -10,8 +10,10 @@ Since a change of weights changes every picture in another way, what a key adds 
 nothing in another.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +24,11 @@ from scalefp.pretrained.encoder import PictureEncoder, continued, theirs
 from scalefp.pretrained.grid import grid_of
 from scalefp.pretrained.modulation import Parent
 from scalefp.pretrained.source import Pictures
+from scalefp.pretrained.turned import inside, turn_of, turned
 
 LATENT_RATE, SIGN_RATE = 0.04, 0.2  # of Adam; key signs are -1 and 1, latents mostly within 3
 LARGEST = 512  # pixels a side that are inverted; the time goes with their number
+TURN_RATE = math.radians(0.03)  # of a picture's turn
 BETAS = (0.8, 0.95)  # of Adam: few steps have to do
 
 
@@ -62,31 +66,42 @@ class Inverter:
         """Steps that a picture takes."""
         return self.sizes.steps
 
-    def on_grid(self, picture: Tensor) -> Tensor:
-        """A picture [1, 3, H, W], which may be a crop, from where the blocks of its decoder begin.
+    def search(self, picture: Tensor) -> tuple[Tensor, float]:
+        """A picture [1, 3, H, W], which may be a crop, from where the blocks of its decoder begin,
+        and the degrees by which it was turned.
 
         Of one with more than 512 pixels a side the middle is taken.
 
         Raises:
             UserError: as :meth:`signs`.
         """
-        picture = middle(picture, LARGEST, self.sizes.factor)
+        picture, factor = middle(picture, LARGEST, self.sizes.factor), self.sizes.factor
 
         def again(parts: Tensor) -> Tensor:
-            latents, (height, width) = self.encoder(parts), parts.shape[2:]
-            with theirs(f"the generator does not decode pictures of {width}x{height}"):
-                return self.pictures.of(self.parent.original(latents))
+            return self._made(self.parent.original, self.encoder(parts))
 
-        top, left = grid_of(again, picture, self.sizes.factor)
-        return picture[:, :, top:, left:]
+        place = grid_of(again, picture, factor)
+        degrees = turn_of(again, picture, place, factor)
+        top, left = (0, 0) if degrees else place
+        return picture[:, :, top:, left:], degrees
 
-    def signs(self, picture: Tensor, tick: Callable[[], Any] = lambda: None) -> Tensor:
+    def _made(self, network: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
+        """Pictures of latents [b, ...]."""
+        height, width = (side * self.sizes.factor for side in latents.shape[2:])
+        with theirs(f"the generator does not decode pictures of {width}x{height}"):
+            return self.pictures.of(network(latents))
+
+    def signs(
+        self, picture: Tensor, tick: Callable[[], Any] = lambda: None, *, degrees: float = 0
+    ) -> Tensor:
         """The signs [1, n] of a key, of any size, that explain a picture [1, 3, H, W] in [-1, 1].
 
         Of one with more than 512 pixels a side the middle is read.
 
         Args:
             tick: called after every step.
+            degrees: by which it was turned about its middle, roughly: this is found out, too. What
+                is made is turned, so that the picture stays as sharp as it is.
 
         Raises:
             UserError: the networks do not take it, as those of others may not.
@@ -94,19 +109,29 @@ class Inverter:
         picture = middle(picture, LARGEST, self.sizes.factor)
         height, width = picture.shape[2:]
         with torch.inference_mode(False), torch.enable_grad():
-            latents = self.encoder(continued(picture.clone(), self.sizes.factor))
+            picture = picture.clone()
+            angle = torch.tensor(math.radians(degrees), device=picture.device, requires_grad=True)
+            straight, counts = picture, torch.ones_like(picture[:, :1])
+            if degrees:
+                straight, counts = turned(picture, -angle.detach()), inside(picture, angle.detach())
+            latents = self.encoder(continued(straight, self.sizes.factor))
             latents = latents.clone().requires_grad_()
             signs = torch.zeros(1, self.sizes.n_bits, device=latents.device, requires_grad=True)
-            groups = [
-                {"params": [latents], "lr": LATENT_RATE},
-                {"params": [signs], "lr": SIGN_RATE},
-            ]
-            optimizer = torch.optim.Adam(groups, betas=BETAS)
+            unknown = {latents: LATENT_RATE, signs: SIGN_RATE} | (
+                {angle: TURN_RATE} if degrees else {}
+            )
+            optimizer = torch.optim.Adam(
+                [{"params": [tensor], "lr": rate} for tensor, rate in unknown.items()], betas=BETAS
+            )
             for _ in range(self.sizes.steps):
-                with theirs(f"the generator does not decode pictures of {width}x{height}"):
-                    made = self.pictures.of(self.parent.under(signs, latents))
-                left = (made[:, :, :height, :width] - picture).square().mean()
-                latents.grad, signs.grad = torch.autograd.grad(left, (latents, signs))
+                made = self._made(partial(self.parent.under, signs), latents)
+                made = made[:, :, :height, :width]
+                made = turned(made, angle) if degrees else made
+                left = ((made - picture) * counts).square().mean()
+                for tensor, slope in zip(
+                    unknown, torch.autograd.grad(left, list(unknown)), strict=True
+                ):
+                    tensor.grad = slope
                 optimizer.step()
                 tick()
         return signs.detach()

@@ -167,7 +167,7 @@ class InvertingModel(PretrainedModel):
 
     @property
     def searches(self) -> bool:
-        """Crops of encoded pictures are searched for; turns and other sizes are not."""
+        """Crops and small turns of encoded pictures are searched for; other sizes are not."""
         return not self.config.starts
 
     def decode(
@@ -175,16 +175,15 @@ class InvertingModel(PretrainedModel):
     ) -> Reading:
         """Read the fingerprint of images one after another.
 
-        Those of an encoder are read in their own size, of large ones the middle, and where they are
-        crops, the decoder's grid is looked for (see grid.py), which takes a quarter of the time;
-        else images are brought to the size of the generator's.
+        Those of an encoder are read in their own size, of large ones the middle. Whether they are
+        crops or were turned is looked for first (see grid.py and turned.py), which takes a third of
+        the time. Others are brought to the size of the generator's.
 
         Args:
             images: one image or any number of them: paths, PIL images, 8-bit arrays and tensors
                 [3, H, W] or [H, W, 3] or batches of them; or floats in [-1, 1].
             batch_size: as of other releases; it changes nothing here.
-            search: look for the grid, of encoded ones; else they are read as if it began at the
-                corner.
+            search: look for crops and turns of encoded ones; else all are read as they are.
             progress: show a bar on standard error.
 
         Returns:
@@ -202,8 +201,10 @@ class InvertingModel(PretrainedModel):
             for picture in pictures.batches(1):
                 picture = picture.to(self.device)
                 if search and isinstance(inverter, Inverter):
-                    picture = inverter.on_grid(picture)
-                signs.append(inverter.signs(picture, bar.update))
+                    picture, degrees = inverter.search(picture)
+                    signs.append(inverter.signs(picture, bar.update, degrees=degrees))
+                else:
+                    signs.append(inverter.signs(picture, bar.update))
         logits = torch.cat(signs).double().cpu().numpy()
         return Reading(logits=logits, model_digest=self.digest)
 

@@ -115,10 +115,24 @@ def test_crops_are_read_from_where_their_grid_begins(
     assert isinstance(model, InvertingModel) and model.searches
     made = to_pil(to_uint8(model.instantiate(key).reconstruct(pixels_of(scene(70, 80, 88)))))[0]
     crop = made.crop((3, 1, 79, 86))  # of blocks of 4 pixels, the first whole one is at 1 and 3
-    monkeypatch.setattr(inversion, "grid_of", lambda again, picture, factor: (3, 1))
+    monkeypatch.setattr(inversion, "grid_of", lambda *about: (3, 1))
+    monkeypatch.setattr(inversion, "turn_of", lambda *about: 0.0)
     assert model.decode(crop, progress=False).bits[0].tolist() == key.bits.tolist()
     beside = model.decode(crop, search=False, progress=False).bits[0]
     assert (beside != key.bits).sum() >= 2
+
+
+def test_turned_pictures_are_read_at_their_angle(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, key = load(release), Key.random(16)
+    assert isinstance(model, InvertingModel)
+    made = to_pil(to_uint8(model.instantiate(key).reconstruct(pixels_of(scene(71, 96, 84)))))[0]
+    file = made.rotate(10, resample=Image.Resampling.BILINEAR, fillcolor=(255, 255, 255))
+    monkeypatch.setattr(inversion, "turn_of", lambda *about: 9.8)  # nearly
+    assert model.decode(file, progress=False).bits[0].tolist() == key.bits.tolist()
+    straight = model.decode(file, search=False, progress=False).bits[0]
+    assert (straight != key.bits).sum() >= 2
 
 
 def test_what_a_key_changes_of_pictures_has_no_part_that_they_share(release: Path) -> None:
