@@ -65,6 +65,7 @@ def test_robustness_of_an_unreadable_marker(
     words = ["--marker", marker_file, "--data", data, "--keys", 4, "--images-per-key", 4]
     words += ["--perturbations", "jpeg", "crop", "--unrelated-images", 40, "--psnr", 38]
     words += ["--samples", data, "--key", "ab" * 16, "--most-samples", 32, "--out", tmp_path]
+    words += ["--parts", tmp_path / "parts"]
     call(robustness, monkeypatch, *words)
     results = json.loads((tmp_path / "results.json").read_text())["random"]
     points = {(row["perturbation"], row["strength"]) for row in results["reading"]}
