@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -81,19 +82,34 @@ class DrawnInverter:
                 return self._explain(picture.flatten(), latents, tick)
 
     def _start(self, picture: Tensor, tick: Callable[[], Any]) -> Tensor:
-        """Latents [1, ...] of which the original generator draws nearly the picture."""
+        """Latents [1, ...] of which the original generator draws nearly the picture.
+
+        The worse half of those that were drawn is given up again and again, so that many cost
+        little more than a few (successive halving, Jamieson and Talwalkar, 2016).
+        """
         drawn = self.inputs.draw(self.sizes.starts, torch.Generator().manual_seed(0))
-        latents = drawn.to(picture.device).requires_grad_()
+        latents, levels = drawn.to(picture.device), max(1, (self.sizes.starts - 1).bit_length())
+        ends = [self.sizes.steps * level // levels for level in range(levels + 1)]
+        for begin, end in pairwise(ends):
+            latents = self._nearer(picture, latents, end - begin, tick)
+            latents = latents[: (len(latents) + 1) // 2]
+        return latents[:1]
+
+    def _nearer(
+        self, picture: Tensor, latents: Tensor, steps: int, tick: Callable[[], Any]
+    ) -> Tensor:
+        """Latents [b, ...] after some steps towards a picture, the nearest first."""
+        latents = latents.clone().requires_grad_()
         optimizer = torch.optim.Adam([latents], lr=RATE)
-        with torch.enable_grad():
-            for _ in range(self.sizes.steps):
+        left = latents.new_zeros(len(latents))
+        for _ in range(steps):
+            with torch.enable_grad():
                 made = self.pictures.of(self.parent.original(latents))
                 left = (made - picture).square().mean((1, 2, 3))
                 (latents.grad,) = torch.autograd.grad(left.sum(), latents)
-                optimizer.step()
-                tick()
-        best = int(left.argmin())
-        return latents.detach()[best : best + 1]
+            optimizer.step()
+            tick()
+        return latents.detach()[left.argsort()]
 
     def _pixels(self, latents: Tensor, signs: Tensor) -> Tensor:
         """Pixels [b, 3 R R] of latents [b, ...] under signs [b, n], or one of either for all."""

@@ -33,7 +33,7 @@ from scalefp.release import inputs as given
 from scalefp.release.binding import Binding
 from scalefp.release.model import Model
 
-STARTS, STEPS, ROUNDS = 8, 40, 12  # of the inversion
+STARTS, STEPS, ROUNDS = 16, 48, 12  # of the inversion
 
 
 @dataclass(frozen=True)
