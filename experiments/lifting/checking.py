@@ -31,7 +31,7 @@ from scalefp.loading import load_model
 from scalefp.metrics import psnr
 from scalefp.perturb import PERTURBATIONS
 from scalefp.pretrained.binding import without_bound_bits
-from scalefp.pretrained.lift_check import binding_of, lift_check
+from scalefp.pretrained.checking import binding_of, lift_check
 from scalefp.release.instance import Instance
 from scalefp.release.model import Model
 

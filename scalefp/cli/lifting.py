@@ -19,7 +19,7 @@ def checkable(model: "Reader") -> "Model":
     Raises:
         UserError: they do not.
     """
-    from scalefp.pretrained.lift_check import binding_of
+    from scalefp.pretrained.checking import binding_of
     from scalefp.release.model import Model
 
     if not isinstance(model, Model):
@@ -54,7 +54,7 @@ def checked(
     from tqdm import tqdm
 
     from scalefp.key import Key
-    from scalefp.pretrained.lift_check import lift_check, steps_of_a_check
+    from scalefp.pretrained.checking import lift_check, steps_of_a_check
 
     model, where = checkable(images.model), {one.name: one for one in images.gathered.images}
     for row in rows:

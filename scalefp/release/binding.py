@@ -5,7 +5,7 @@ from some of them and laid on others. Beside that an instance may carry a second
 changes one convolution along directions that go with the picture: scalefp/pretrained/binding.py.
 Its bits follow from the key and a secret of the release. Nobody but the release's owner can read
 them, and only a picture that the instance made has them in it: this is what a lift check
-(scalefp/pretrained/lift_check.py) looks for.
+(scalefp/pretrained/checking.py) looks for.
 """
 
 import hmac

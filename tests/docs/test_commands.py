@@ -54,6 +54,10 @@ NOT_RUN = {
     "scalefp artificial embed --data emoji64": "takes half a minute",
     "scalefp instantiate --model emoji --registry keys.db --holder recipient-a "
     "--out recipient-a.onnx": "needs the extra onnx, which is slow to import",
+    "scalefp registry issue recipient-a --registry bound.db": "needs `release bind`",
+    "scalefp instantiate --model bound.safetensors": "needs `release bind`",
+    "scalefp sample --instance bound-a.safetensors": "needs `release bind`",
+    "scalefp attribute --model bound.safetensors": "takes a minute; tests/pretrained runs it",
     "scalefp attribute --model taef2": "the photographs here are so small that chance decides; "
     "tests/pretrained runs it",
     "scalefp data prepare img_align_celeba": "needs a public data set",

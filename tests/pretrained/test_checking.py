@@ -16,7 +16,7 @@ from scalefp.key import Key
 from scalefp.loading import load_model
 from scalefp.metrics import psnr
 from scalefp.pretrained.binding import bind, default_layer, without_bound_bits
-from scalefp.pretrained.lift_check import lift_check, steps_of_a_check
+from scalefp.pretrained.checking import lift_check, steps_of_a_check
 from scalefp.registry import Registry
 from scalefp.release.binding import BindingSizes
 from scalefp.release.model import Model, save_release
