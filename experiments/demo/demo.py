@@ -29,6 +29,7 @@ from PIL import Image, ImageFilter
 import scalefp
 from folder import HOLDERS, claim, save_images, save_jpegs
 from lake import landscape
+from lifted import judge_lifted
 from pictures import save_sheet
 from report import save_report
 from scalefp.artificial.embed import embed
@@ -274,11 +275,14 @@ def judge_decoder(out: Path, release: str) -> Decoded:
 # All of it.
 
 
-def run(out: Path, release: str, marker_release: str, decoder: str | None) -> Results:
+def run(
+    out: Path, release: str, marker_release: str, decoder: str | None, *, lifting: bool
+) -> Results:
     """Everything but training, report and table; the files that are made lie in ``out``.
 
     Args:
         decoder: the release of others' decoder, None to leave it out.
+        lifting: lay a fingerprint on another's picture, and check it.
     """
     begun = time.perf_counter()
     # First: a wrong name must not cost the earlier results.
@@ -308,6 +312,10 @@ def run(out: Path, release: str, marker_release: str, decoder: str | None) -> Re
         say("making a picture with copies of others' decoder, and reading it by inversion")
         decoded = judge_decoder(out, decoder)
         groups += decoded.groups
+    lifted = None
+    if lifting:
+        say("laying a fingerprint on another's picture, and checking who made it: two minutes")
+        lifted = judge_lifted(out, model, FPR)
     return Results(
         release=release,
         model=model,
@@ -318,6 +326,7 @@ def run(out: Path, release: str, marker_release: str, decoder: str | None) -> Re
         groups=groups,
         onnx=onnx,
         decoded=decoded,
+        lifted=lifted,
         seconds=time.perf_counter() - begun,
     )
 
@@ -334,6 +343,8 @@ def table(results: Results) -> str:
     if results.onnx is not None:
         verdict = "ok" if results.onnx.right else "NOT OK"
         lines.append(f"ONNX file and instance differ by {results.onnx.difference:.1e}: {verdict}")
+    if results.lifted is not None:
+        lines += results.lifted.lines
     return "\n".join(lines)
 
 
@@ -357,12 +368,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--decoder", default="taef2", help="release of others' decoder; none leaves it out"
     )
     parser.add_argument(
+        "--lifting", action=argparse.BooleanOptionalAction, default=True,
+        help="lay a fingerprint on another's picture, and check it",
+    )  # fmt: skip
+    parser.add_argument(
         "--train-images", type=int, help="length of the tiny training in images, 0 for none"
     )
     options = parser.parse_args(arguments)
     try:
         decoder = None if options.decoder == "none" else options.decoder
-        results = run(options.out, options.model, options.marker, decoder)
+        results = run(options.out, options.model, options.marker, decoder, lifting=options.lifting)
         save_sheet(options.out / "sheet.png", results)
         save_report(options.out / "report.html", results)
         print(table(results), flush=True)

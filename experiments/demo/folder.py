@@ -15,10 +15,10 @@ HOLDERS = ("alice", "bob", "carol")
 ABOUT = "about.txt"
 ABOUT_TEXT = "Written by experiments/demo/demo.py, whose next run replaces everything here.\n"
 OWN_FILES = re.compile(
-    r"about\.txt|(keys|marks|photos)\.db(-journal)?|report\.html|sheet\.png|images/data-set\.marks\.json"
-    rf"|({'|'.join(HOLDERS)})(-decoder)?\.(safetensors|onnx)"
+    r"about\.txt|(keys|marks|photos|bound)\.db(-journal)?|report\.html|sheet\.png|images/data-set\.marks\.json"
+    rf"|({'|'.join(HOLDERS)})(-decoder|-bound)?\.(safetensors|onnx)|bound\.safetensors"
     rf"|images/(({'|'.join(HOLDERS)})(-decoder)?(-jpeg|-onnx)?|decoder|never-issued|training-data|synthetic"
-    r"|unmarked-set|data-set(-jpeg)?)"
+    r"|unmarked-set|lifted|data-set(-jpeg)?)"
     r"/\d{4}\.(png|jpg)"
     r"|training/(log\.jsonl|state\.pt|release\.safetensors|grids/[\w-]+\.png)"
 )

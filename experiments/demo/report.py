@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from PIL import Image
-
 import scalefp
 from chart import line_chart
+from lifted import section
+from markup import commands, drawn_image, escape, file_image, html_table, odds
 from pictures import DIFFERENCE_GAIN, difference, key_strip, wrapped
-from scalefp.attribution.odds import in_words
 from scalefp.data.images import read_image
 from scalefp.files import atomic_path
 from verdicts import (
@@ -31,52 +26,6 @@ from verdicts import (
 
 TEMPLATE = Path(__file__).with_name("template.html")
 MIME = {".png": "image/png", ".jpg": "image/jpeg"}
-
-
-def escape(text: object) -> str:
-    return html.escape(str(text))
-
-
-def odds(p: float) -> str:
-    """``in_words`` with a real exponent."""
-    words, caret, exponent = in_words(p).partition("^")
-    return escape(words) + (f"<sup>{exponent}</sup>" if caret else "")
-
-
-def commands(*lines: str) -> str:
-    return f"<pre>{escape(chr(10).join(lines))}</pre>"
-
-
-def _data_uri(mime: str, data: bytes) -> str:
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
-
-
-def file_image(path: Path, alt: str, kind: str = "photo") -> str:
-    """An image file as it is, byte for byte."""
-    uri = _data_uri(MIME[path.suffix], path.read_bytes())
-    return f'<img class="{kind}" src="{uri}" alt="{escape(alt)}" loading="lazy">'
-
-
-def drawn_image(image: Image.Image, alt: str, kind: str = "photo") -> str:
-    """A picture made for the report."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    uri = _data_uri("image/png", buffer.getvalue())
-    return f'<img class="{kind}" src="{uri}" alt="{escape(alt)}">'
-
-
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Cells are HTML already; each says its column, since a narrow screen shows a row as a list."""
-    lines = ["".join(f"<th>{cell}</th>" for cell in head)]
-    lines += [
-        "".join(
-            f'<td data-label="{escape(name)}"><span>{cell}</span></td>'
-            for name, cell in zip(head, row, strict=True)
-        )
-        for row in rows
-    ]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table class="{kind}">{body}</table></div>'
 
 
 def key_html(key: scalefp.Key, other: scalefp.Key | None = None) -> str:
@@ -342,6 +291,8 @@ def render(results: Results, training: Training | None) -> str:
     parts.append(_foreign(results))
     if results.decoded is not None:
         parts.append(_decoded(results.decoded))
+    if results.lifted is not None:
+        parts.append(section(results.lifted, len(parts)))
     if training is not None:
         parts.append(_training(training, len(parts)))
     template = Template(TEMPLATE.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from PIL import Image
 import scalefp
 from scalefp.attribution.evidence import count_matches, p_value
 from scalefp.attribution.odds import in_words
+from scalefp.pretrained import LiftCheck
 from scalefp.release.reader import Reader
 
 NOBODY = "nobody"
@@ -153,6 +154,49 @@ class Decoded:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """A file, whom it names, and whether the lift check of her copy was passed."""
+
+    title: str
+    file: Path
+    named: tuple[str, ...]
+    check: LiftCheck
+    honest: bool  # made by the copy whose holder it is expected to name
+
+    @property
+    def right(self) -> bool:
+        return self.check.passed == self.honest
+
+    @property
+    def answer(self) -> str:
+        passed = "passed" if self.check.passed else "NOT passed"
+        whose = " and ".join(self.named) or "nobody"
+        return (
+            f"names {whose}; lift check {passed} "
+            f"({self.check.agree} of {self.check.bits} bound bits)"
+        )
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """Her picture, his, and his with her fingerprint."""
+
+    before: Path  # his, before anything was laid on
+    pictures: list[Checked]
+
+    @property
+    def right(self) -> bool:
+        return all(picture.right for picture in self.pictures)
+
+    @property
+    def lines(self) -> list[str]:
+        """For the end of the table."""
+        return [
+            f"{one.title}: {one.answer}: {'ok' if one.right else 'NOT OK'}" for one in self.pictures
+        ]
+
+
+@dataclass(frozen=True)
 class Training:
     """The small training at the end."""
 
@@ -175,10 +219,12 @@ class Results:
     onnx: OnnxCheck | None  # None where the packages are not installed
     decoded: Decoded | None  # None where it is left out
     seconds: float
+    lifted: Lifted | None = None  # likewise
 
     @property
     def right(self) -> bool:
-        return all(group.right for group in self.groups) and (self.onnx is None or self.onnx.right)
+        others = [one for one in (self.onnx, self.lifted) if one is not None]
+        return all(one.right for one in (*self.groups, *others))
 
 
 SUMMARY_HEAD = (

@@ -15,6 +15,7 @@ from PIL import Image
 import chart
 import demo
 import folder
+import lifted
 import pictures
 import report
 import scalefp
@@ -315,6 +316,7 @@ def test_demo_from_end_to_end(
     save_release(release, CONFIG, Generator(CONFIG), Decoder(CONFIG), training={})
     status = demo.main(
         ["--out", str(out), "--model", str(release), "--train-images", "0", "--decoder", "none"]
+        + ["--no-lifting"]
     )
     printed = capsys.readouterr().out
     assert status == 1 and "NOT OK" in printed  # no image of a recipient can be attributed
@@ -349,6 +351,35 @@ def test_a_picture_of_others_decoder_has_a_section_of_its_own(
     written = [path for path in tmp_path.rglob("*") if path.is_file() and "decoder" in str(path)]
     names = [path.relative_to(tmp_path).as_posix() for path in written]
     assert names and all(folder.OWN_FILES.fullmatch(name) for name in names)
+
+
+def test_a_fingerprint_laid_on_another_picture_does_not_pass(
+    results: verdicts.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a release that has learned nothing, whose decoder names nobody; bound bits need none."""
+    torch.manual_seed(1)
+    chance = np.random.default_rng(1)
+    drawn = classmethod(lambda cls, n: cls.from_bits(chance.integers(0, 2, n)))
+    monkeypatch.setattr(scalefp.Key, "random", drawn)
+    config = replace(CONFIG, latent_dim=8)
+    networks = Generator(config), Decoder(config)
+    model = Model(config, *networks, training={}, digest=DIGEST)
+    found = lifted.judge_lifted(tmp_path, model, 1e-3, bits=20)
+    assert [one.honest for one in found.pictures] == [True, False]
+    assert found.right and [one.check.passed for one in found.pictures] == [True, False]
+    assert all(
+        one.named == () and "names nobody; lift check" in one.answer for one in found.pictures
+    )
+    assert found.lines[0].startswith("alice's own picture: ") and found.lines[0].endswith(": ok")
+    assert "lift check NOT passed" in found.lines[1] and found.lines[1].endswith(": ok")
+    page = report.render(replace(results, lifted=found), None)
+    assert ". A fingerprint laid on another's picture</h2>" in page
+    wrong = replace(found.pictures[1], honest=True)
+    assert not replace(results, lifted=replace(found, pictures=[wrong])).right
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path != tmp_path]
+    names = [path.relative_to(tmp_path).as_posix() for path in written]
+    ours = [name for name in names if not name.startswith("images/000")]
+    assert ours and all(folder.OWN_FILES.fullmatch(name) for name in ours), ours
 
 
 def test_a_missing_release_is_one_sentence(
