@@ -36,6 +36,10 @@ MEANING = (
     "a name says that the fingerprint of that holder's copy is in the image, not that the holder "
     "made it: who has images of a copy can lay its fingerprint on other pictures (docs/secrets.md)"
 )
+CHECKABLE = (
+    "copies of this release carry bound bits: --lift-check 1 looks whether the copy that an image "
+    "names made it"
+)
 
 
 def add_image_commands(to: Any) -> None:
@@ -284,6 +288,8 @@ def run_attribute(args: argparse.Namespace) -> int:
         say(judge.summary())
     if judge.found and args.registry is not None and is_text(args):
         say(MEANING)
+        if getattr(images.model, "binding", None) is not None and not args.lift_check:
+            say(CHECKABLE)
     for line in images.report():
         say(line)
     images.check_any()

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from scalefp.cli.arguments import add_command, add_options, decibels, filled, seed, whole
-from scalefp.cli.output import OK, show
+from scalefp.cli.output import OK, say, show
 from scalefp.cli.outputs import NETWORK, RELEASE, add_out, check_out
 from scalefp.errors import UserError
 
 FEWEST, MOST = 20, 256  # bound bits: see scalefp/release/binding.py, which takes long to import
+OTHER = "this is another release: it takes a registry and copies of its own"
 WEAKEST, STRONGEST = 0.1, 10.0  # of --key-strength
 
 
@@ -131,4 +132,5 @@ def run_bind(args: argparse.Namespace) -> int:
     )  # fmt: skip
     result = {"out": str(out), "model_digest": load_model(out).digest}
     show(args, result, [str(out)], f"{out} was written")
+    say(OTHER)
     return OK

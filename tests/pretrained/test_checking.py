@@ -116,6 +116,7 @@ def test_attribute_says_of_each_picture_whether_it_passed(
     assert "alice (p = " in first and "; lift check passed (" in first
     assert "alice (p = " in second and "; lift check NOT passed (" in second
     assert f" of {BITS} bound bits, p = " in first and f" of {BITS} bound bits, p = " in second
+    assert "--lift-check" not in text.err and "--lift-check 1 looks" in run(*common, hers).err
     entries = run(*common, "--json", "--lift-check", 1, hers, his).json
     checks = [entry["attributed"][0]["lift_checks"] for entry in entries]
     assert [[one["passed"] for one in found] for found in checks] == [[True], [False]]
@@ -154,6 +155,7 @@ def test_bind_makes_a_release_with_copies_of_its_own(run: Run, release: Path) ->
     assert made.code == 0
     model = load_model("bound.safetensors")
     assert made.json == {"out": "bound.safetensors", "model_digest": model.digest}
+    assert "a registry and copies of its own" in run(*common, "--out", "text.safetensors").err
     assert model.binding is not None
     assert (model.binding.sizes.layer, model.binding.sizes.n_bits) == ("block1_conv", BITS)
     assert model.digest != load_model(release).digest
