@@ -114,7 +114,10 @@ def markdown(results: dict[str, list[Result]]) -> str:
         "images whose readings are added, of one key; found: the soft form's p is at most 1e-6. "
         f"Distance: Fréchet, to {samples:,} clean images ({first['extractor']}), which does not "
         "compare with FID; cost: of marking, relative to the same training on clean images. "
-        f"{first['date'][:10]}, {first['hardware']}.\n"
+        f"{first['date'][:10]}, {first['hardware']}.\n\n"
+        "Why one generator copies a mark and another does not: what each can draw, "
+        "`transfer-reason/table.md`, and what its discriminator asks for, "
+        "`transfer-discriminator/table.md`.\n"
     )
 
 
