@@ -7,6 +7,8 @@ blur it twice; so what reads turns what it makes instead (inversion.py).
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,10 @@ MOST = 15  # degrees to either side, in steps of one
 # Then around the best: blocks a side of the part that is looked at, and steps in degrees.
 COARSE, FINER = 12, ((20, 0.5), (20, 0.2))
 INNER = 0.8  # of its sides a part has in common with itself turned
-CLEARLY = 0.9  # of what is lost without a turn: as little must be lost with one
+CLEARLY = 0.8  # of what is lost without a turn: as little must be lost with one
+LEAST = 0.75  # degrees, below which a turn is none
+
+Resampled = Callable[[Tensor], Tensor]  # pictures [b, 3, H, W], of the same size
 
 
 def turned(pictures: Tensor, radians: Tensor, padding: str = "reflection") -> Tensor:
@@ -41,23 +46,33 @@ def inside(picture: Tensor, radians: Tensor) -> Tensor:
     return (turned(torch.ones_like(picture[:, :1]), radians, "zeros") > 0.99).to(picture.dtype)
 
 
-def lost(again: Again, picture: Tensor, degrees: float, blocks: int, factor: int) -> float:
-    """Mean square that the middle of a picture [1, 3, H, W] loses, if it was turned so far.
+def between(pictures: Tensor, before: bool) -> Tensor:
+    """Pictures [b, 3, H, W] half a pixel to the right and below, or before that, as bilinear
+    resampling has them: blurred as a turn blurs them."""
+    edges = (1, 0, 1, 0) if before else (0, 1, 0, 1)
+    return F.avg_pool2d(F.pad(pictures, edges, mode="replicate"), 2, stride=1)
+
+
+def lost(
+    again: Again, picture: Tensor, there: Resampled, back: Resampled, blocks: int, factor: int
+) -> float:
+    """Mean square that the middle of a picture [1, 3, H, W] loses on its way there and back.
 
     Args:
+        there, back: what lays its blocks where they were made, and the reverse.
         blocks: of its middle a side.
     """
     side, (height, width) = blocks * factor, picture.shape[2:]
-    angle = torch.tensor(math.radians(degrees), device=picture.device)
-    back = turned(picture, -angle)
+    laid = there(picture.clone())
     row, column = ((whole - side) // 2 // factor * factor for whole in (height, width))
-    part = back[:, :, row : row + side, column : column + side]
+    part = laid[:, :, row : row + side, column : column + side]
     part.copy_(again(part))
-    apart = (turned(back, angle) - picture).square()
+    apart = (back(laid) - picture).square()
     kept = (round(INNER * side) - 2 * factor) // 2
-    middle = apart[..., row + side // 2 - kept : row + side // 2 + kept,
-                   column + side // 2 - kept : column + side // 2 + kept]  # fmt: skip
-    return float(middle.mean())
+    rows, columns = (
+        slice(start + side // 2 - kept, start + side // 2 + kept) for start in (row, column)
+    )
+    return float(apart[..., rows, columns].mean())
 
 
 @torch.no_grad()
@@ -72,15 +87,26 @@ def turn_of(again: Again, picture: Tensor, place: Place, factor: int) -> float:
     fitting = min(picture.shape[2:]) // factor - 1
     if fitting < COARSE:
         return 0.0
+
+    def lost_by(degrees: float, blocks: int) -> float:
+        angle = torch.tensor(math.radians(degrees), device=picture.device)
+        ways = partial(turned, radians=-angle), partial(turned, radians=angle)
+        return lost(again, picture, *ways, min(blocks, fitting), factor)
+
     top, left = place
-    straight = min(
-        lost(again, cut, 0, COARSE, factor) for cut in (picture, picture[:, :, top:, left:])
-    )
-    tried = {float(d): lost(again, picture, d, COARSE, factor) for d in range(-MOST, MOST + 1) if d}
+    straight = [
+        lost(again, cut, there, back, COARSE, factor)
+        for cut in {place: picture[:, :, top:, left:], (0, 0): picture}.values()
+        # What a turn only blurs, half a pixel blurs as well.
+        for there, back in (
+            (torch.clone, torch.clone),
+            (partial(between, before=False), partial(between, before=True)),
+        )
+    ]
+    tried = {float(d): lost_by(d, COARSE) for d in range(-MOST, MOST + 1) if d}
     best = min(tried, key=tried.__getitem__)
-    if tried[best] >= CLEARLY * straight:
+    if tried[best] >= CLEARLY * min(straight):
         return 0.0
     for blocks, step in FINER:
-        near = [best - step, best, best + step]
-        best = min(near, key=lambda d: lost(again, picture, d, min(blocks, fitting), factor))
-    return best
+        best = min((best - step, best, best + step), key=partial(lost_by, blocks=blocks))
+    return best if abs(best) >= LEAST else 0.0

@@ -41,3 +41,13 @@ def test_what_was_not_turned_is_left_as_it_is() -> None:
     grain = torch.randn(1, 3, 100, 90, generator=torch.Generator().manual_seed(1))
     assert turn_of(again, grain, (0, 0), 4) == 0
     assert turn_of(again, rotated(blocks(12, 12, 0), 10), (0, 0), 4) == 0  # too small to tell
+
+
+def test_a_turn_that_only_blurs_is_none() -> None:
+    """What the autoencoder adds of its own is less seen where it is turned."""
+
+    def sharp(parts: Tensor) -> Tensor:
+        rows, columns = torch.meshgrid(*map(torch.arange, parts.shape[2:]), indexing="ij")
+        return again(parts) + 0.3 * (1 - 2 * ((rows + columns) % 2))
+
+    assert turn_of(sharp, 0.3 * blocks(30, 30, 0.1), (0, 0), 4) == 0
