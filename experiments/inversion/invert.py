@@ -4,28 +4,31 @@
 
 writes results.json and table.md beside this file. Photographs are decoded by instances
 of the bundled release `taef2`, each under a key of its own, and read from files after what happens
-to files.
+to files. What was measured before it was stopped is kept in --parts.
 """
 
 import argparse
 import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from scalefp.attribution.evidence import log_p_soft
 from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
-from scalefp.experiment import Experiment, accuracy_rows, accuracy_table
+from scalefp.evaluation.features import extract, mobilenet_features
+from scalefp.experiment import Experiment, accuracy_rows, accuracy_table, content_digest
 from scalefp.key import Key
 from scalefp.loading import load_generating
-from scalefp.metrics import psnr
+from scalefp.metrics import Statistics, frechet_distance, psnr
 from scalefp.perturb import PERTURBATIONS
 from scalefp.pretrained.instance import PretrainedInstance
 from scalefp.pretrained.inversion import Inverter
@@ -33,52 +36,101 @@ from scalefp.pretrained.release import InvertingModel
 
 SIDE = 256
 ISSUED, FPR = 10**6, 1e-6  # keys among which one is named, and how often an innocent one is
-FITTING_RATE, ROUNDS = 3e-3, 30  # of the copy fitted to a victim's pictures
-# What happens to a file, the perturbation and its strength, and the target for TAEF2.
-POINTS: tuple[tuple[str, str | None, float, float | None], ...] = (
-    ("as it is", None, 0, 0.99),
-    ("JPEG 80", "jpeg", 80, 0.98),
-    ("JPEG 50", "jpeg", 50, 0.95),
-    ("half size and back", "resize", 0.5, 0.97),
-    ("noise of 0.1", "noise", 0.1, None),
-)
+# A copy fitted to a victim's pictures: rate of Adam, rounds, her pictures and those that are read.
+FITTING_RATE, ROUNDS, HERS, FORGED = 3e-3, 30, 3, 2
+# A copy that its recipient trains on: rate of Adam, dB to lose, steps between looks, most steps,
+# photographs that are looked at and read.
+TUNING_RATE, LOST, LOOK, MOST_STEPS, TUNED = 1e-4, 3.0, 5, 200, 2
+COMPARED, PART, EACH = 192, 128, 16  # photographs a set for features, their sides, those of a key
+KEYS_TIMED = 20
+HALF = 0.5**0.5  # of the sides, which leaves half of the area
+
+Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
-def photographs(source: str, count: int, seed: int) -> list[Tensor]:
-    """Middles of pictures drawn by the seed, each [1, 3, SIDE, SIDE] in [-1, 1]."""
+def real(name: str, strength: float) -> Change:
+    """One of the package's operations on files."""
+    return lambda file, chance: PERTURBATIONS[name].apply(file, strength, chance)
+
+
+def cut(file: Image.Image, chance: np.random.Generator) -> Image.Image:
+    """Half of the area at any place, in its pixels as they are."""
+    side = round(HALF * SIDE)
+    left, top = (int(chance.integers(0, SIDE - side + 1)) for _ in range(2))
+    return file.crop((left, top, left + side, top + side))
+
+
+# What happens to a file, how, and the target for TAEF2.
+POINTS: tuple[tuple[str, Change, float | None], ...] = (
+    ("as it is", lambda file, chance: file, 0.99),
+    ("JPEG 80", real("jpeg", 80), 0.98),
+    ("JPEG 50", real("jpeg", 50), 0.95),
+    ("half size and back", real("resize", 0.5), 0.97),
+    ("crop to half the area", cut, 0.95),
+    ("crop to half the area, JPEG 80",
+     lambda file, chance: real("jpeg", 80)(cut(file, chance), chance), None),
+    ("rotated by 10 degrees", real("rotation", 10), 0.90),
+    ("noise of 0.1", real("noise", 0.1), None),
+)  # fmt: skip
+
+
+def photographs(source: str, count: int, seed: int, side: int = SIDE) -> list[Tensor]:
+    """Middles of pictures drawn by the seed, each [1, 3, side, side] in [-1, 1]."""
     pictures = Source(resolve_source(source))
     found: list[Tensor] = []
     for index in np.random.default_rng(seed).permutation(len(pictures.names)):
         pixels = torch.from_numpy(np.array(pictures.read(int(index)))).permute(2, 0, 1)
-        top, left = ((side - SIDE) // 2 for side in pixels.shape[1:])
+        top, left = ((whole - side) // 2 for whole in pixels.shape[1:])
         if min(top, left) >= 0:
-            found.append(to_float(pixels[None, :, top : top + SIDE, left : left + SIDE]))
+            found.append(to_float(pixels[None, :, top : top + side, left : left + side]))
         if len(found) == count:
             return found
-    raise UserError(f"{source} has {len(found)} pictures of {SIDE} pixels, and {count} are needed")
+    raise UserError(f"{source} has {len(found)} pictures of {side} pixels, and {count} are needed")
 
 
-def changed(file: Image.Image, name: str | None, strength: float) -> Image.Image:
-    """A file after one of the table's real operations."""
-    if name is None:
-        return file
-    return PERTURBATIONS[name].apply(file, strength, np.random.default_rng(0))
+def drawn_key(model: InvertingModel, *seeds: int) -> Key:
+    """A key of this release, always the same for the same numbers."""
+    return Key.from_bits(np.random.default_rng(seeds).integers(0, 2, model.n_bits))
 
 
-class Readings:
-    """Bits read right and evidence, by what happened to the file."""
+def file_of(pictures: Tensor) -> Image.Image:
+    """A picture [1, 3, H, W] as a file of 8 bits."""
+    return to_pil(to_uint8(pictures))[0]
 
-    def __init__(self, model: InvertingModel) -> None:
-        self.model = model
-        self.right: dict[str, list[float]] = {}
-        self.named: dict[str, list[float]] = {}
 
-    def add(self, what: str, file: Image.Image, key: Key) -> None:
-        """Read a file that was made under a key."""
-        reading = self.model.decode(file, progress=False)
-        p = float(np.exp(log_p_soft(reading.logits, key.bits[None])[0]))
-        self.right.setdefault(what, []).append(float((reading.bits[0] == key.bits).mean()))
-        self.named.setdefault(what, []).append(float(p * ISSUED <= FPR))
+def read(model: InvertingModel, file: Image.Image, key: Key) -> dict[str, float]:
+    """The share of a key's bits that are read from a file, and whether it names the key."""
+    reading = model.decode(file, progress=False)
+    p = float(np.exp(log_p_soft(reading.logits, key.bits[None])[0]))
+    return {"right": float((reading.bits[0] == key.bits).mean()), "named": float(p * ISSUED <= FPR)}
+
+
+class Shown:
+    """A photograph as a recipient decodes it."""
+
+    def __init__(self, model: InvertingModel, photo: Tensor, key: Key) -> None:
+        self.model, self.key = model, key
+        self.original = model.reconstruct(photo)
+        self.made = to_float(to_uint8(model.instantiate(key).reconstruct(photo)))
+
+    def after(self, change: Change, seed: int) -> dict[str, float]:
+        """What is read of its file after a change, and the dB that the key cost."""
+        file = change(file_of(self.made), np.random.default_rng(seed))
+        fidelity = float(psnr(self.made, self.original)[0])
+        return {"psnr": fidelity, **read(self.model, file, self.key)}
+
+    def lifted(self, photo: Tensor) -> dict[str, float]:
+        """What is read of another photograph on which somebody laid exactly what the key changed of
+        this one."""
+        laid = self.model.reconstruct(photo) + self.made - self.original
+        return read(self.model, file_of(laid.clamp(-1, 1)), self.key)
+
+
+def large(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> Any:
+    """What is read of a mosaic of four photographs, of twice the side."""
+    rows = [torch.cat([*photos[n : n + 2]], dim=3) for n in (0, 2)]
+    whole, key = torch.cat(rows, dim=2), drawn_key(model, seed, 1000)
+    return Shown(model, whole, key).after(lambda file, chance: file, seed)
 
 
 def fitted(model: InvertingModel, pictures: Tensor, rounds: int) -> PretrainedInstance:
@@ -91,7 +143,7 @@ def fitted(model: InvertingModel, pictures: Tensor, rounds: int) -> PretrainedIn
     inverter = model.inverter
     assert isinstance(inverter, Inverter)
     latents = [inverter.encoder(one[None]) for one in pictures]
-    for _ in tqdm(range(rounds), desc="fit a copy", unit="round"):
+    for _ in range(rounds):
         for one, seen in zip(latents, pictures, strict=True):
             left = (inverter.pictures.of(network(one)) - seen).square().mean()
             optimizer.zero_grad()
@@ -101,17 +153,83 @@ def fitted(model: InvertingModel, pictures: Tensor, rounds: int) -> PretrainedIn
     return PretrainedInstance(network, model.origin, model.resolution)
 
 
-def forge(model: InvertingModel, photos: list[Tensor], readings: Readings) -> None:
-    """Read the victim's key from new pictures of a fitted copy; from half of the photographs
-    she made pictures, on the others it is tried."""
-    key = Key.from_bits(np.random.default_rng(1).integers(0, 2, model.n_bits))
+def forged(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> list[dict[str, float]]:
+    """What names a victim in pictures of a copy that was fitted to a few of hers; she made them of
+    the first photographs, and the copy is tried on the others."""
+    key = drawn_key(model, seed, 2000)
     hers = model.instantiate(key)
-    half = len(photos) // 2
-    pictures = torch.cat([to_float(to_uint8(hers.reconstruct(one))) for one in photos[:half]])
+    pictures = torch.cat([to_float(to_uint8(hers.reconstruct(one))) for one in photos[:HERS]])
     forger = fitted(model, pictures, ROUNDS)
-    for photo in tqdm(photos[half:], desc="read forgeries", unit="file"):
-        file = to_pil(to_uint8(forger.reconstruct(photo)))[0]
-        readings.add("fitted copy", file, key)
+    return [read(model, file_of(forger.reconstruct(photo)), key) for photo in photos[HERS:]]
+
+
+def trained_on(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> dict[str, Any]:
+    """What is read after a recipient trained his whole decoder on photographs to make them again,
+    by Adam on their pixels, until his pictures lie 3 dB further from the original's.
+
+    The first photographs are looked at, on the others it is trained.
+    """
+    key = drawn_key(model, seed, 3000)
+    instance, inverter = model.instantiate(key), model.inverter
+    assert isinstance(inverter, Inverter)
+    shown, rest = photos[:TUNED], photos[TUNED:]
+    originals = [model.reconstruct(one) for one in shown]
+
+    def away() -> float:
+        made = [instance.reconstruct(one) for one in shown]
+        return float(np.mean([psnr(a, b) for a, b in zip(made, originals, strict=True)]))
+
+    network: nn.Module = instance.network
+    begun = reached = away()
+    optimizer, steps = torch.optim.Adam(network.requires_grad_(True).parameters(), TUNING_RATE), 0
+    while steps < MOST_STEPS and reached > begun - LOST:
+        for _ in range(LOOK):
+            one = rest[steps % len(rest)]
+            left = (inverter.pictures.of(network(inverter.encoder(one))) - one).square().mean()
+            optimizer.zero_grad()
+            left.backward()
+            optimizer.step()
+            steps += 1
+        with torch.no_grad():
+            reached = away()
+    network.requires_grad_(False)
+    files = [file_of(instance.reconstruct(one)) for one in shown]
+    found = [read(model, file, key) for file in files]
+    return {"steps": steps, "psnr": reached, "psnr_before": begun, "read": found}
+
+
+def features(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> dict[str, Any]:
+    """Fréchet distance of features to the original's pictures of the first half of the photographs:
+    of the original's pictures of the other half (``spread``), and of recipients' ones."""
+    extractor, half = mobilenet_features(), len(photos) // 2
+
+    def statistics(made: list[Tensor]) -> Statistics:
+        return Statistics.of(extract(extractor, torch.cat([to_uint8(one) for one in made])))
+
+    reference = statistics([model.reconstruct(one) for one in photos[:half]])
+    spread = statistics([model.reconstruct(one) for one in photos[half:]])
+    copies = [model.instantiate(drawn_key(model, seed, 4000 + n)) for n in range(half // EACH + 1)]
+    keyed = statistics([copies[n // EACH].reconstruct(one) for n, one in enumerate(photos[half:])])
+    return {
+        "extractor": extractor.name, "images": half, "side": PART,
+        "spread": frechet_distance(spread, reference),
+        "distance": frechet_distance(keyed, reference),
+    }  # fmt: skip
+
+
+def milliseconds(model: InvertingModel) -> float:
+    """Of a processor, to put a key into the network: the median."""
+    found = []
+    for number in range(KEYS_TIMED):
+        key = drawn_key(model, 5000 + number)
+        begun = time.process_time()
+        model.instantiate(key)
+        found.append(1000 * (time.process_time() - begun))
+    return float(np.median(found))
+
+
+def mean(readings: Sequence[Mapping[str, float]], name: str = "right") -> float:
+    return float(np.mean([one[name] for one in readings]))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -119,37 +237,55 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     model = load_generating(options.release)
     if not isinstance(model, InvertingModel) or model.config.starts:
         raise UserError(f"{options.release} does not read encoded pictures by inversion")
-    photos = photographs(options.images, options.pictures, options.seed)
-    chance, readings = np.random.default_rng(options.seed), Readings(model)
-    fidelity: list[float] = []
-    before: tuple[Tensor, Key] | None = None  # what a key changed of the last picture, the key
-    per_picture = len(POINTS) + 1
-    with tqdm(total=len(photos) * per_picture, desc="read", unit="file") as bar:
-        for photo in photos:
-            key = Key.from_bits(chance.integers(0, 2, model.n_bits))
-            original = model.reconstruct(photo)
-            made = to_uint8(model.instantiate(key).reconstruct(photo))
-            change = to_float(made) - original
-            fidelity += psnr(to_float(made), original).tolist()
-            file = to_pil(made)[0]
-            for what, name, strength, _ in POINTS:
-                readings.add(what, changed(file, name, strength), key)
-                bar.update()
-            if before is not None:  # by somebody who knows exactly what her key changed of one
-                laid = to_pil(to_uint8((original + before[0]).clamp(-1, 1)))[0]
-                readings.add("lifted", laid, before[1])
-            bar.update()
-            before = change, key
-    forge(model, photos, readings)
-    lifted, forged = readings.right.pop("lifted"), readings.right.pop("fitted copy")
-    named = {what: float(np.mean(shares)) for what, shares in readings.named.items()}
+    source, seed = options.images, options.seed
+    photos = photographs(source, max(options.pictures + 1, 4), seed)
+    others = photographs(source, HERS + max(FORGED, TUNED + 3), seed + 1)
+    settings = {"release": model.digest, "images": content_digest(source), "seed": seed}
+
+    def shown(number: int) -> Shown:
+        return Shown(model, photos[number], drawn_key(model, seed, number))
+
+    def after(number: int, change: Change) -> dict[str, float]:
+        return shown(number).after(change, seed)
+
+    def lifted(number: int) -> dict[str, float]:
+        return shown(number).lifted(photos[number + 1])
+
+    numbers = range(options.pictures)
+    parts = EXPERIMENT.parts(options, settings)
+    figures: dict[str, Callable[[], Any]] = {
+        "key": lambda: milliseconds(model),
+        "features": lambda: features(
+            model, photographs(source, 2 * COMPARED, seed + 2, PART), seed
+        ),
+        "trained on": lambda: trained_on(model, others, seed),
+        "large": lambda: large(model, photos, seed),
+        "fitted": lambda: forged(model, others[: HERS + FORGED], seed),
+        **{f"lifted, {n}": partial(lifted, n) for n in numbers},
+    }
+    readings = {
+        f"{what}, {n}": partial(after, n, change) for n in numbers for what, change, _ in POINTS
+    }
+    found = parts.measure(readings | figures, "invert")
+    by_what = {what: [found[f"{what}, {n}"] for n in numbers] for what, *_ in POINTS}
+    laid = [found[f"lifted, {n}"] for n in numbers]
+    targets = {what: target for what, _, target in POINTS}
+    fidelity = [one["psnr"] for one in by_what["as it is"]]
+    everything = {**by_what, "lifted": laid, "fitted copy": found["fitted"],
+                  "trained on": found["trained on"]["read"]}  # fmt: skip
     return {
-        "n_bits": model.n_bits, "side": SIDE, "pictures": options.pictures, "seed": options.seed,
+        "n_bits": model.n_bits, "side": SIDE, "pictures": options.pictures, "seed": seed,
         "release": model.digest, "steps": model.config.steps,
         "psnr": float(np.mean(fidelity)), "psnr_low5": float(np.quantile(fidelity, 0.05)),
-        "lifted": float(np.mean(lifted)), "lifted_most": max(lifted),
-        "fitted": float(np.mean(forged)), "fitted_from": len(photos) // 2, "named": named,
-        "rows": accuracy_rows(readings.right, {what: target for what, _, _, target in POINTS}),
+        "lifted": mean(laid), "lifted_most": max(one["right"] for one in laid),
+        "fitted": mean(found["fitted"]), "fitted_from": HERS,
+        "named": {what: mean(readings, "named") for what, readings in everything.items()},
+        "milliseconds_a_key": found["key"], "large": found["large"],
+        "features": found["features"], "trained_on": found["trained on"],
+        "rows": accuracy_rows(
+            {what: [one["right"] for one in readings] for what, readings in by_what.items()},
+            targets,
+        ),
     }  # fmt: skip
 
 
@@ -165,17 +301,41 @@ def table(results: dict[str, Any]) -> str:
         f"{results['fitted_from']} pictures of a victim: {results['fitted']:.3f} of her bits are "
         "read from its pictures."
     )
+    parts = [accuracy_table(results["rows"]), note, *further(results)]
     return (
-        f"{accuracy_table(results['rows'])}\n\n{note}\n\nNamed among 10^6 keys at fpr 1e-6, "
-        f"single files: {named}.\n"
+        "\n\n".join([*parts, f"Named among 10^6 keys at fpr 1e-6, single files: {named}."]) + "\n"
     )
+
+
+def further(results: dict[str, Any]) -> list[str]:
+    """What is said of keys, large pictures, features and training, as far as it was measured."""
+    said = [f"A key takes {results['milliseconds_a_key']:.0f} ms of a processor; target 10."]
+    if (large := results.get("large")) is not None:
+        said.append(
+            f"A mosaic of four photographs, of {2 * results['side']} pixels: "
+            f"{large['right']:.3f} at {large['psnr']:.1f} dB."
+        )
+    if (tuned := results.get("trained_on")) is not None:
+        said.append(
+            f"A copy trained on for {tuned['steps']} steps, from {tuned['psnr_before']:.1f} to "
+            f"{tuned['psnr']:.1f} dB to the original's pictures: {mean(tuned['read']):.3f} of its "
+            "bits are read."
+        )
+    if (apart := results.get("features")) is not None:
+        said.append(
+            f"Fréchet distance of features ({apart['extractor']}; {apart['images']} photographs of "
+            f"{apart['side']} pixels) from the original's pictures of others: "
+            f"{apart['spread']:.2f} of the original's, {apart['distance']:.2f} of recipients' "
+            f"({apart['distance'] / apart['spread']:.3f} times that; target 1.1)."
+        )
+    return said
 
 
 EXPERIMENT = Experiment(Path(__file__).parent, measure, table)
 
 
 def main() -> None:
-    parser = EXPERIMENT.parser(__doc__)
+    parser = EXPERIMENT.parser(__doc__, in_parts=True)
     parser.add_argument("--release", default="taef2", help="bundled name or file")
     parser.add_argument("--images", required=True, help="folder or zip of photographs")
     parser.add_argument("--pictures", type=int, default=6)
