@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import transfer_discriminator
-from experiment_scripts import SIZE, write_pictures
+from experiment_scripts import write_pictures
 from scalefp.data.dataset import ImageSet
+
+SIZE = 16
 
 
 @pytest.mark.parametrize("name", ["ours", "dcgan"])
@@ -33,8 +35,8 @@ def test_what_a_discriminator_asks_for_is_what_tells_the_images_apart(
     marks = pattern.expand(8, 3, SIZE, SIZE) / 127.5
     first, last = transfer_discriminator.follow(judge, *pictures, marks, reads, [32, 320])
     assert (first["images"], last["images"], last["bit_accuracy"]) == (32, 320, 0.5)
-    # Directions of so many numbers that have nothing to do with one another: 0.018.
-    assert last["accuracy"] > 0.9 and last["likeness"] > 0.06
+    # Directions of so many numbers that have nothing to do with one another: 0.036.
+    assert last["accuracy"] > 0.9 and last["likeness"] > 0.12
     # As strong as the mark, whatever the gradient's own size.
     assert seen[-1].square().mean() == pytest.approx(float(marks.square().mean()), rel=1e-4)
 
