@@ -40,7 +40,7 @@ ISSUED, FPR = 10**6, 1e-6  # keys among which one is named, and how often an inn
 FITTING_RATE, ROUNDS, HERS, FORGED = 3e-3, 30, 3, 2
 # A copy that its recipient trains on: rate of Adam, dB to lose, steps between looks, most steps,
 # photographs that are looked at and read.
-TUNING_RATE, LOST, LOOK, MOST_STEPS, TUNED = 1e-4, 3.0, 5, 200, 2
+TUNING_RATE, LOST, LOOK, MOST_STEPS, TUNED = 1e-5, 3.0, 2, 200, 2
 COMPARED, PART, EACH = 192, 128, 16  # photographs a set for features, their sides, those of a key
 KEYS_TIMED = 20
 HALF = 0.5**0.5  # of the sides, which leaves half of the area
