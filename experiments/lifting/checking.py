@@ -43,7 +43,8 @@ CHANGES: list[tuple[str, str | None, float]] = [
     ("half size and back", "resize", 0.5),
 ]
 REDRAWING = 100  # steps on a latent
-FITTING, FITTING_RATE, AT_ONCE = 200, 1e-3, 8  # of a copy
+FITTING, AT_ONCE = 200, 8  # steps on a copy, and pictures in each
+WEIGHTS_RATE, LATENTS_RATE = 1e-4, 1e-2  # with ten times the first it draws nothing any more
 PAIRS = 8  # keys whose pictures are made with bound bits and without
 SHEET = "checks.png"
 Draw = Callable[[int], Tensor]  # so many latents [n, dz]
@@ -67,7 +68,9 @@ def fitted(own: Instance, pictures: Tensor, latents: Tensor, seed: int) -> Insta
     for name, weight in zip(list(network._parameters), weights, strict=True):
         network._parameters[name] = weight
     found = latents.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([*weights, found], lr=FITTING_RATE)
+    optimizer = torch.optim.Adam(
+        [{"params": weights, "lr": WEIGHTS_RATE}, {"params": [found], "lr": LATENTS_RATE}]
+    )
     bar = tqdm(range(FITTING), desc=f"a copy fitted to {len(pictures)}", unit="step", leave=False)
     for _ in bar:
         some = torch.randint(len(pictures), (min(AT_ONCE, len(pictures)),), generator=source)
@@ -263,7 +266,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=6, help="in each row")
     parser.add_argument("--many", type=int, default=256, help="whose mean is taken")
     parser.add_argument(
-        "--fitted", type=int, nargs="+", default=[4, 64], help="pictures a copy is fitted to"
+        "--fitted", type=int, nargs="+", default=[16, 64], help="pictures a copy is fitted to"
     )
     EXPERIMENT.run(parser)
 
