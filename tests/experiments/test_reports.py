@@ -24,6 +24,7 @@ REPORTS = {
     "adopted_generator": ROOT / "pretrained",
     "baselines": ARTIFICIAL / "baselines",
     "bind": ROOT / "binding",
+    "checking": ROOT / "lifting",
     "calibrate": ROOT / "false-attribution",
     "collude": ROOT / "collusion",
     "detect": ROOT / "detection",
