@@ -83,22 +83,21 @@ def fitted(own: Instance, pictures: Tensor, latents: Tensor, seed: int) -> Insta
 class Checks:
     """Rows of pictures that may name her, and what a lift check says of those that do."""
 
-    def __init__(self, model: Model, key: Key, kinds: int, each: int) -> None:
-        self.model, self.key = model, key
+    def __init__(self, model: Model, key: Key, only: str) -> None:
+        self.model, self.key, self.only = model, key, only
         self.rows: list[dict[str, Any]] = []
         self.shown: list[Tensor] = []
-        self.bar = tqdm(total=kinds * each, desc="lift checks", unit="file")
 
     def add(self, what: str, files: list[Image.Image], before: Tensor | None = None) -> None:
         """Read files; ``before`` are the pictures [b, 3, R, R] that they were made from."""
+        if self.only not in what:
+            return
         reading = self.model.decode(files, progress=False)
         p_values = np.exp(log_p_soft(reading.logits, self.key.bits[None]))
         named = p_values * ISSUED <= FPR
         found = []
-        for file, names_her in zip(files, named, strict=True):
-            if names_her:
-                found.append(lift_check(self.model, self.key, file, fpr=FPR))
-            self.bar.update()
+        for file in tqdm([file for file, one in zip(files, named, strict=True) if one], desc=what):
+            found.append(lift_check(self.model, self.key, file, fpr=FPR))
         pixels = pixels_of(files)
         row: dict[str, Any] = {
             "what": what,
@@ -189,8 +188,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     def draw(count: int) -> Tensor:
         return torch.randn(count, model.config.latent_dim, generator=source)
 
-    kinds = len(CHANGES) + 4 + len(options.fitted)
-    checks = Checks(model, keys[0], kinds, options.pictures)
+    checks = Checks(model, keys[0], options.only)
     with torch.no_grad():
         pictures = hers(draw(options.pictures))
     for what, name, strength in CHANGES:
@@ -199,7 +197,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             files = [PERTURBATIONS[name].apply(file, strength, chance) for file in files]
         checks.add(f"hers, {what}", files)
     attack(options, hers, his, checks, draw)
-    checks.bar.close()
     sheet = grid(torch.cat(checks.shown), columns=len(checks.shown[0]))
     sheet.save(options.out / SHEET)
     return {
@@ -268,6 +265,7 @@ def main() -> None:
     parser.add_argument(
         "--fitted", type=int, nargs="+", default=[16, 64], help="pictures a copy is fitted to"
     )
+    parser.add_argument("--only", default="", help="rows whose name has this text")
     EXPERIMENT.run(parser)
 
 
