@@ -17,7 +17,7 @@ from scalefp.loading import load_instance, load_model
 from scalefp.pretrained.binding import bind, default_layer
 from scalefp.release.binding import BindingSizes
 from scalefp.release.instance import Instance
-from scalefp.release.model import Model, save_release
+from scalefp.release.model import Model
 from verdicts import Checked, Lifted
 
 BOUND_BITS, BOUND_PSNR = 48, 36.0  # as `scalefp release bind` has them
@@ -26,12 +26,8 @@ STARTS, STEPS = 4, 100  # of the search for her picture's latent
 
 def _bound(model: Model, out: Path, bits: int) -> Model:
     """The release with bound bits, as `scalefp release bind` writes it."""
-    made = bind(model, BindingSizes(default_layer(model.config), bits), psnr=BOUND_PSNR)
     file = out / "bound.safetensors"
-    save_release(
-        file, made.config, made.generator, made.decoder, training=made.training,
-        binding=made.binding,
-    )  # fmt: skip
+    bind(model, file, BindingSizes(default_layer(model.config), bits), psnr=BOUND_PSNR)
     return load_model(file)
 
 

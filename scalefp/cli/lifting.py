@@ -54,24 +54,25 @@ def checked(
     from tqdm import tqdm
 
     from scalefp.key import Key
-    from scalefp.pretrained.checking import lift_check, steps_of_a_check
+    from scalefp.pretrained.checking import TICKS, lift_check
 
     model, where = checkable(images.model), {one.name: one for one in images.gathered.images}
+    n_bits = model.config.n_bits
     for row in rows:
         lines = [row.line]
         for named in row.entry.get("attributed", ()):
             names = row.entry["images"][: args.lift_check]
-            total = len(names) * steps_of_a_check()
+            key, checks = Key.from_hex(named["key"], n_bits), []
             bar = tqdm(
-                total=total, unit="step", desc="lift check", leave=False, disable=not progress
-            )
-            checks = named["lift_checks"] = []
+                total=len(names) * TICKS, unit="step", desc="lift check", leave=False,
+                disable=not progress,
+            )  # fmt: skip
             with bar:
                 for name in names:
                     picture = where[name].read(args.max_megapixels * 10**6)
-                    key = Key.from_hex(named["key"])
                     found = lift_check(model, key, picture, fpr=args.fpr, tick=bar.update)
                     checks.append({"image": name, **vars(found)})
+            named["lift_checks"] = checks
             of = f"{named['holder']}: " if len(row.entry["attributed"]) > 1 else ""
             lines.append(f"{of}{in_text(checks)}")
         yield Row(row.entry, "; ".join(lines))

@@ -4,12 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from scalefp.cli.arguments import add_command, add_options, decibels, filled, seed, whole
+from scalefp.cli.arguments import add_command, add_options, count, decibels, filled, seed
 from scalefp.cli.output import OK, say, show
 from scalefp.cli.outputs import NETWORK, RELEASE, add_out, check_out
 from scalefp.errors import UserError
 
-FEWEST, MOST = 20, 256  # bound bits: see scalefp/release/binding.py, which takes long to import
 OTHER = "this is another release: it takes a registry and copies of its own"
 WEAKEST, STRONGEST = 0.1, 10.0  # of --key-strength
 
@@ -60,7 +59,7 @@ def add_release_commands(to: Any) -> None:
     bind.add_argument("source", metavar="SOURCE", help="release: a bundled name or path")
     add_out(bind, "FILE", "release to write, another one, with copies and a registry of its own")
     bind.add_argument(
-        "--bits", type=whole(FEWEST, MOST), default=48, metavar="N",
+        "--bits", type=count, default=48, metavar="N",
         help="bound bits (default: 48); more are seen more at the same certainty of each",
     )  # fmt: skip
     bind.add_argument(
@@ -121,15 +120,10 @@ def run_bind(args: argparse.Namespace) -> int:
     from scalefp.loading import load_model
     from scalefp.pretrained.binding import bind, default_layer
     from scalefp.release.binding import BindingSizes
-    from scalefp.release.model import save_release
 
     out, model = check_out(args.out, *RELEASE, force=args.force), load_model(args.source)
     sizes = BindingSizes(args.layer or default_layer(model.config), args.bits)
-    bound = bind(model, sizes, psnr=args.psnr, seed=args.seed)
-    save_release(
-        out, bound.config, bound.generator, bound.decoder, training=bound.training,
-        binding=bound.binding,
-    )  # fmt: skip
+    bind(model, out, sizes, psnr=args.psnr, seed=args.seed)
     result = {"out": str(out), "model_digest": load_model(out).digest}
     show(args, result, [str(out)], f"{out} was written")
     say(OTHER)

@@ -5,6 +5,7 @@ keys: see directions.py. The release that comes out is another one, with instanc
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -16,24 +17,22 @@ from tqdm import tqdm
 from scalefp.config import ModelConfig
 from scalefp.key import Key
 from scalefp.metrics import psnr_of
+from scalefp.options import check_between
 from scalefp.pretrained.directions import (
-    Convolution,
+    FAINT,
     Features,
     factors,
     keyed_convolution,
-    seen,
-    sees,
-    unbound,
-    whitened,
+    settle_strength,
 )
 from scalefp.pretrained.plain import Generator
 from scalefp.release.binding import Binding, BindingSizes, keyed_weight
 from scalefp.release.instance import sizes_of, tensor_shapes
-from scalefp.release.model import Model
+from scalefp.release.model import Model, save_release
 
 KEYS, EACH = 16, 8  # whose features count, and pictures of each
 TRIED = 4  # keys and bits by which the strength is settled
-FAINT = 1e-2  # a change of weights, beside these, of which pictures are nearly linear
+LEAST_PSNR, MOST_PSNR = 20, 60  # below, pictures are spoilt; above, 8-bit files hold nothing of it
 
 
 def without_bound_bits(model: Model, key: Key) -> Generator:
@@ -73,13 +72,8 @@ class Binder:
         found = Features.none(self.found.others.shape[1], torch.device("cpu"))
         for network, latents in self._networks(KEYS, "features"):
             layer = keyed_convolution(network, [self.sizes.layer])
-            assert sees(layer) == self.found.others.shape[1]
-
-            def add(module: Convolution, inputs: tuple[Tensor, ...]) -> None:
-                found.add(seen(module, inputs[0]))
-
-            layer.register_forward_pre_hook(add)
-            network(latents)
+            with found.watching(layer):
+                network(latents)
         return found
 
     def changed(self) -> tuple[float, float]:
@@ -96,11 +90,7 @@ class Binder:
 
     def find(self, psnr: float) -> Binding:
         """Bits that change pictures by so much: their mean PSNR."""
-        features = self.features()
-        moment, mean, places = (
-            sums / features.pictures for sums in (features.moment, features.mean, features.places)
-        )
-        used = unbound(whitened(moment, mean), places).float()
+        used = self.features().directions(encoded=False)
         layer = keyed_convolution(
             without_bound_bits(self.model, Key.from_bits(self._bits(self.model.config.n_bits))),
             [self.sizes.layer],
@@ -113,8 +103,7 @@ class Binder:
         ):
             factor.copy_(values / size)
         self._times(FAINT / self.changed()[1])
-        for _ in range(2):  # the second time from nearby, as pictures are no linear function of it
-            self._times(10 ** ((self.changed()[0] - psnr) / 20))
+        settle_strength(lambda: self.changed()[0], self._times, psnr)
         return self.found
 
     def _times(self, strength: float) -> None:
@@ -123,22 +112,20 @@ class Binder:
 
 
 @torch.no_grad()
-def bind(model: Model, sizes: BindingSizes, *, psnr: float, seed: int = 0) -> Model:
-    """The release with bound bits beside the key, in place of those that it may have had.
+def bind(model: Model, out: str | Path, sizes: BindingSizes, *, psnr: float, seed: int = 0) -> None:
+    """Write the release with bound bits beside the key, in place of those that it may have had.
 
     Args:
         psnr: in dB, of pictures with bound bits to those without, both as the same key makes them.
 
-    Returns:
-        A release in memory without a digest of its own: save and read it.
-
     Raises:
-        UserError: instances have no such layer, or it sees too little for so many bits.
+        UserError: a PSNR out of range, instances that have no such layer, or one that sees too
+            little for so many bits.
     """
     sizes.check()
+    check_between("the PSNR of pictures with bound bits", psnr, LEAST_PSNR, MOST_PSNR)
     binding = Binder(model, sizes, seed).find(psnr)
-    note = {"bound": {"psnr": psnr, "seed": seed}}
-    return Model(
-        model.config, model.generator, model.decoder, training={**model.training, **note},
-        digest=model.digest, binding=binding,
-    )  # fmt: skip
+    training = {**model.training, "bound": {"psnr": psnr, "seed": seed}}
+    save_release(
+        out, model.config, model.generator, model.decoder, training=training, binding=binding
+    )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scalefp.attribution.evidence import log_p_soft
+from scalefp.attribution.evidence import DEFAULT_FPR, log_p_soft
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.pretrained.binding import without_bound_bits
@@ -34,6 +34,7 @@ from scalefp.release.binding import Binding
 from scalefp.release.model import Model
 
 STARTS, STEPS, ROUNDS = 16, 48, 12  # of the inversion
+TICKS = STEPS + ROUNDS  # how often a check calls ``tick``
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,8 @@ def _parent(model: Model, key: Key) -> Parent:
     return parent.requires_grad_(False)
 
 
-def steps_of_a_check() -> int:
-    """How often a check calls ``tick``."""
-    return STEPS + ROUNDS
-
-
 def lift_check(
-    model: Model, key: Key, image: given.OneImage, *, fpr: float = 1e-6,
+    model: Model, key: Key, image: given.OneImage, *, fpr: float = DEFAULT_FPR,
     tick: Callable[[], Any] = lambda: None,
 ) -> LiftCheck:  # fmt: skip
     """Whether the copy of a key made an image. Takes half a minute of a core.
@@ -98,10 +94,14 @@ def lift_check(
         fpr: in (0, 1), accepted probability that it passes if the copy had no part in it.
 
     Raises:
-        UserError: the release has no bound bits, or the image cannot be read.
+        UserError: the release has no bound bits, a key of another length, an image that cannot be
+            read, or more than one.
     """
     binding, config = binding_of(model), model.config
-    (picture,) = given.Pictures(image, config.resolution).batches(1)
+    pictures = given.Pictures(image, config.resolution)
+    if len(pictures) != 1:
+        raise UserError(f"a lift check takes one image at a time, not {len(pictures)}")
+    (picture,) = pictures.batches(1)
     sizes = InversionSizes(config.resolution, binding.sizes.n_bits, STEPS, 1, STARTS, ROUNDS)
     parent = _parent(model, key)
     inverter = DrawnInverter(parent, Normal([config.latent_dim]), Pictures(-1, 1), sizes)

@@ -12,6 +12,8 @@ by other latents as well as by a key.
 Shape legend: m numbers that the layer sees at a place, d directions, n key bits.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,7 @@ from scalefp.errors import UserError
 BAND = (300 / 576, 1.0)
 UNBOUND = 0.5
 SMALLEST = 1e-7  # of the variances along directions, beside the largest
+FAINT = 1e-2  # a change of weights, beside these, of which pictures are nearly linear
 AT_ONCE = 8192  # places of a picture that count for its features
 MOST_MIXED = 8  # as many times more than bits must be the ways in which a key can change weights
 
@@ -130,7 +133,7 @@ def factors(
 
 @dataclass
 class Features:
-    """What a convolution sees of some pictures: sums, until they are divided by ``pictures``."""
+    """What a convolution sees of some pictures: sums, see :meth:`means`."""
 
     moment: Tensor  # second moment [m, m], over all places
     mean: Tensor  # [m], over all places
@@ -151,3 +154,36 @@ class Features:
         self.mean += flat.sum(dim=1) / columns.shape[2]
         self.places = self.places + columns.sum(dim=0)
         self.pictures += len(columns)
+
+    @contextmanager
+    def watching(self, layer: Convolution) -> Iterator[None]:
+        """Account for all pictures that a convolution sees meanwhile."""
+
+        def add(module: Convolution, inputs: tuple[Tensor, ...]) -> None:
+            self.add(seen(module, inputs[0]))
+
+        handle = layer.register_forward_pre_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def directions(self, *, encoded: bool) -> Tensor:
+        """Those of what the convolution sees that keys may change [d, m]."""
+        sums = self.moment, self.mean, self.places
+        moment, mean, places = (one.cpu() / self.pictures for one in sums)
+        whole = whitened(moment, mean)
+        return (weaker(whole) if encoded else unbound(whole, places)).float()
+
+
+def settle_strength(
+    kept: Callable[[], float], times: Callable[[float], Any], wanted: float
+) -> None:
+    """Make a faint change of pictures as strong as is asked for.
+
+    Args:
+        kept: PSNR in dB that the change leaves of pictures as it is.
+        times: makes it so many times as strong.
+    """
+    for _ in range(2):  # the second time from nearby, as pictures are no linear function of it
+        times(10 ** ((kept() - wanted) / 20))

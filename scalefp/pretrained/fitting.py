@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from scalefp.config import TrainConfig, flat_options
@@ -17,14 +17,12 @@ from scalefp.errors import UserError
 from scalefp.metrics import psnr, psnr_of
 from scalefp.pretrained.adopted import Adopted, adopt, draw
 from scalefp.pretrained.directions import (
+    FAINT,
     Features,
     factors,
     keyed_convolution,
-    seen,
     sees,
-    unbound,
-    weaker,
-    whitened,
+    settle_strength,
 )
 from scalefp.pretrained.drawn import DrawnInverter, check_unknown
 from scalefp.pretrained.encoder import encoder_of
@@ -37,7 +35,6 @@ from scalefp.training.log import TrainingLog
 from scalefp.training.perturbed import reading_figures
 from scalefp.training.run import locked, make_run_folder, named_memory_errors
 
-FAINT = 1e-2  # a change of weights, beside these, of which pictures are nearly linear
 TRIED = 4  # pictures that are read at last, to say what the release is good for
 
 
@@ -65,23 +62,10 @@ class Fitting:
     def features(self, latents: list[Tensor]) -> Features:
         """What the convolution sees of them."""
         found = Features.none(sees(self.layer), self.device)
-
-        def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found.add(seen(self.layer, inputs[0]))
-
-        handle = self.layer.register_forward_pre_hook(add)
-        try:
+        with found.watching(self.layer):
             for one in tqdm(latents, desc="features", unit="img", delay=2, leave=False):
                 self.parent.original(one)
-        finally:
-            handle.remove()
         return found
-
-    def directions(self, features: Features) -> Tensor:
-        """Those of what the convolution sees that keys may change [d, m]."""
-        pictures, places = features.pictures, features.places.cpu()
-        whole = whitened(features.moment.cpu() / pictures, features.mean.cpu() / pictures)
-        return (weaker(whole) if self.encoded else unbound(whole, places / pictures)).float()
 
     def change(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Bits [1, n] of a random key, the original's picture of an input, and the key's."""
@@ -96,17 +80,20 @@ class Fitting:
         signs = torch.ones(1, self.parent.n_bits, device=self.device)
         whole = self.layer.weight.norm() / keyed.changed(signs, self.layer.weight).norm()
         keyed.factors[0].mul_(FAINT * whole)
-        for _ in range(2):  # the second time from nearby, as pictures are no linear function of it
+
+        def kept() -> float:
             bar = tqdm(latents, desc="strength", unit="img", delay=2, leave=False)
             pairs = [self.change(one)[1:] for one in bar]
-            kept = [psnr_of(float((made - was).square().mean())) for was, made in pairs]
-            keyed.factors[0].mul_(10 ** ((fmean(kept) - wanted) / 20))
+            return fmean(psnr_of(float((made - was).square().mean())) for was, made in pairs)
+
+        settle_strength(kept, keyed.factors[0].mul_, wanted)
 
     def fit(self) -> None:
         """Find what a key changes."""
         latents = self.latents(self.config.schedule.total_images, "encode")
-        (keyed, _), directions = self.parent.layers()[0], self.directions(self.features(latents))
+        (keyed, _), features = self.parent.layers()[0], self.features(latents)
         assert keyed.factors is not None
+        directions = features.directions(encoded=self.encoded)
         found = factors(directions, self.layer, self.parent.n_bits, self.source)
         for factor, values in zip(keyed.factors, found, strict=True):
             factor.copy_(values)

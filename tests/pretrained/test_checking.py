@@ -10,16 +10,19 @@ from torch import Tensor
 
 from conftest import Run, assert_mistake
 from scalefp.attribution.reading import Reading
+from scalefp.config import ModelConfig
 from scalefp.data.images import save_png, to_pil, to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load_model
 from scalefp.metrics import psnr
+from scalefp.networks.decoder import Decoder
+from scalefp.networks.generator import Generator
 from scalefp.pretrained.binding import bind, default_layer, without_bound_bits
-from scalefp.pretrained.checking import lift_check, steps_of_a_check
+from scalefp.pretrained.checking import TICKS, lift_check
 from scalefp.registry import Registry
 from scalefp.release.binding import BindingSizes
-from scalefp.release.model import Model, save_release
+from scalefp.release.model import Model
 from scalefp.release.reader import Reader
 
 BITS, PSNR = 20, 30.0
@@ -30,11 +33,7 @@ HERS, HIS = (Key.from_bits(np.random.default_rng(i).integers(0, 2, 128)) for i i
 def bound(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny release with bound bits, as its file."""
     path = tmp_path_factory.mktemp("bound") / "bound.safetensors"
-    made = bind(model, BindingSizes(default_layer(model.config), BITS), psnr=PSNR)
-    save_release(
-        path, made.config, made.generator, made.decoder, training=made.training,
-        binding=made.binding,
-    )  # fmt: skip
+    bind(model, path, BindingSizes(default_layer(model.config), BITS), psnr=PSNR)
     return path
 
 
@@ -63,7 +62,7 @@ def test_her_own_pictures_pass_and_other_copies_do_not(release_: Model) -> None:
         found = lift_check(release_, HERS, picture, fpr=1e-3, tick=lambda: steps.append(1))
         assert found.passed and found.p_value <= 1e-3
         assert 17 <= found.agree <= found.bits == BITS
-    assert len(steps) == 3 * steps_of_a_check()
+    assert len(steps) == 3 * TICKS
     for picture in drawn(release_, HIS, 3, seed=5):
         found = lift_check(release_, HERS, picture, fpr=1e-3)
         assert not found.passed and found.p_value > 1e-3
@@ -82,6 +81,13 @@ def test_a_release_without_bound_bits_is_told_what_to_do(model: Model) -> None:
     picture = torch.zeros(3, 16, 16, dtype=torch.uint8)
     with pytest.raises(UserError, match="bound bits: `scalefp release bind` makes one"):
         lift_check(model, HERS, picture)
+
+
+def test_a_check_takes_one_picture(release_: Model) -> None:
+    with pytest.raises(UserError, match="one image at a time, not 2"):
+        lift_check(release_, HERS, drawn(release_, HERS, 2))
+    with pytest.raises(UserError, match="64"):
+        lift_check(release_, Key.random(64), drawn(release_, HERS)[0])
 
 
 # On the command line.
@@ -127,6 +133,32 @@ def test_attribute_says_of_each_picture_whether_it_passed(
     assert run(*common, "--csv", hers).out.splitlines()[0].endswith(",key,error")
 
 
+def test_keys_whose_digits_hold_more_bits_than_they_have(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 bits take eight digits, of which 32 bits would be read."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        resolution=16, n_bits=30, latent_dim=8, channel_base=64, channel_max=8,
+        embedding_width=16, decoder_resolution=16, decoder_base=64, decoder_max=8,
+    )  # fmt: skip
+    plain = Model(config, Generator(config), Decoder(config), training={}, digest="0" * 64)
+    path = tmp_path / "short.safetensors"
+    bind(plain, path, BindingSizes(default_layer(config), BITS), psnr=PSNR)
+    model, key = load_model(path), Key.from_bits(np.arange(30) % 2)
+    monkeypatch.setattr(Key, "random", classmethod(lambda cls, n_bits: key))
+    Registry(tmp_path / "short.db").issue("alice", model)
+
+    def decode(self: Reader, images: list[object], **options: object) -> Reading:
+        return Reading(np.stack([key.bits * 2.0 - 1] * len(images)), self.digest)
+
+    monkeypatch.setattr(Reader, "decode", decode)
+    save_png(tmp_path / "hers.png", to_pil(drawn(model, key))[0])
+    common = ["attribute", "--model", path, "--registry", tmp_path / "short.db", "--fpr", "1e-3"]
+    result = run(*common, "--lift-check", 1, tmp_path / "hers.png")
+    assert result.code == 0 and "; lift check passed (" in result.out
+
+
 def test_of_a_source_so_many_images_are_looked_at(
     run: Run, bound: Path, case: tuple[Path, Path, Path]
 ) -> None:
@@ -170,7 +202,10 @@ def test_bind_makes_a_release_with_copies_of_its_own(run: Run, release: Path) ->
 def test_what_cannot_be_bound_is_one_sentence(run: Run, release: Path, marker_file: Path) -> None:
     common = ["release", "bind", release, "--out", "b.safetensors"]
     assert_mistake(run(*common, "--layer", "block7_conv"), "has no convolution 'block7_conv'")
-    assert_mistake(run(*common, "--bits", 8), "whole number from 20 to 256")
+    assert_mistake(run(*common, "--bits", 8), "bound bits must lie between 20 and 256")
+    for decibels in (-5, 19, 61):
+        words = "PSNR of pictures with bound bits must lie between 20 and 60"
+        assert_mistake(run(*common, "--psnr", decibels), words)
     assert_mistake(run(*common, "--bits", 256), "too few for 256 bits")
     assert_mistake(run(*common, "--psnr", "loud"), "decibels")
     assert_mistake(run("release", "bind", marker_file, "--out", "b.safetensors"), "is a marker")
