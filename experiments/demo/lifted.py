@@ -72,10 +72,15 @@ def judge_lifted(out: Path, release: Model, fpr: float, bits: int = BOUND_BITS) 
     return Lifted(files[2], found)
 
 
-def section(lifted: Lifted, number: int) -> str:
-    """Of the report."""
+def section(lifted: Lifted, number: int, release: str) -> str:
+    """Of the report.
+
+    Args:
+        release: as given, a bundled name or a path.
+    """
     her, him = HOLDERS[:2]
     hers, laid = lifted.pictures
+    out = laid.file.parents[2]
     images = [read_image(file) for file in (hers.file, lifted.before, laid.file)]
     heads = [f"{her}'s", f"{him}'s", f"{him}'s, with what he took", f"laid on, ×{DIFFERENCE_GAIN}"]
     cells = [f"<span>{escape(head)}</span>" for head in heads]
@@ -100,8 +105,8 @@ def section(lifted: Lifted, number: int) -> str:
 <ul>{answers}</ul>
 {
         commands(
-            "scalefp release bind emoji --out bound.safetensors",
-            "scalefp attribute --model bound.safetensors --registry bound.db --lift-check 1 "
-            f"images/lifted/{laid.file.name}",
+            f"scalefp release bind {release} --out {out}/bound.safetensors",
+            f"scalefp attribute --model {out}/bound.safetensors --registry {out}/bound.db "
+            f"--lift-check 1 {laid.file}",
         )
     }"""

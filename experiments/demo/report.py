@@ -225,7 +225,7 @@ def _of_generator(results: Results) -> list[Group]:
 
 def _decoded(decoded: Decoded) -> str:
     holders = [group.expected for group in decoded.groups if group.expected is not None]
-    images = [read_image(file) for file in decoded.files]
+    images, out = [read_image(file) for file in decoded.files], decoded.files[0].parents[2]
     heads = ["original", *holders, *(f"{holder} − original, ×10" for holder in holders)]
     cells = [f"<span>{escape(head)}</span>" for head in heads[: len(images)]]
     cells += [drawn_image(image, "decoded picture") for image in images]
@@ -243,8 +243,9 @@ belongs to nobody.</p>
 {"".join(cells)}</div>
 {
         commands(
-            f"scalefp sample --instance {holders[0]}-decoder.safetensors --images lake --out seen",
-            f"scalefp attribute --model {decoded.release} --registry photos.db seen",
+            f"scalefp sample --instance {out}/{holders[0]}-decoder.safetensors "
+            f"--images {decoded.files[0].parent} --out seen",
+            f"scalefp attribute --model {decoded.release} --registry {out}/photos.db seen",
         )
     }
 {sections}"""
@@ -292,7 +293,7 @@ def render(results: Results, training: Training | None) -> str:
     if results.decoded is not None:
         parts.append(_decoded(results.decoded))
     if results.lifted is not None:
-        parts.append(section(results.lifted, len(parts)))
+        parts.append(section(results.lifted, len(parts), results.release))
     if training is not None:
         parts.append(_training(training, len(parts)))
     template = Template(TEMPLATE.read_text(encoding="utf-8"))

@@ -346,6 +346,8 @@ def test_a_picture_of_others_decoder_has_a_section_of_its_own(
     assert all(0 < np.abs(other - made[0]).max() < 64 for other in made[1:])
     whole = replace(results, decoded=decoded, groups=[*results.groups, *decoded.groups])
     page = report.render(whole, None)
+    made_by = f"--instance {tmp_path}/alice-decoder.safetensors --images {decoded.files[0].parent}"
+    assert made_by in page and f"--registry {tmp_path}/photos.db seen" in page
     assert page.count("Each strip shows") == 1 and "5. A decoder that others trained" in page
     assert page.index("leads to nobody") < page.index("alice&#x27;s decoder, JPEG 90</h3>")
     written = [path for path in tmp_path.rglob("*") if path.is_file() and "decoder" in str(path)]
@@ -374,6 +376,10 @@ def test_a_fingerprint_laid_on_another_picture_does_not_pass(
     assert "lift check NOT passed" in found.lines[1] and found.lines[1].endswith(": ok")
     page = report.render(replace(results, lifted=found), None)
     assert ". A fingerprint laid on another's picture</h2>" in page
+    # The command takes what lies there, from wherever the demo was begun.
+    command = f"--registry {tmp_path}/bound.db --lift-check 1 {found.pictures[1].file}"
+    assert command in page and found.pictures[1].file.is_file()
+    assert (tmp_path / "bound.db").is_file() and (tmp_path / "bound.safetensors").is_file()
     wrong = replace(found.pictures[1], honest=True)
     assert not replace(results, lifted=replace(found, pictures=[wrong])).right
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path != tmp_path]
