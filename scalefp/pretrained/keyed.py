@@ -204,9 +204,8 @@ class KeyedLayer(nn.Module):
         scales = self.scales(signs) + SMALLEST_SCALE
         factors = self.demodulation(layer, scales)
         weight = layer.weight.float()
-        if self.changes_weights:
-            weight = weight + self.changed(signs, weight)[0]
-        weight = weight.clone()
+        change = self.changed(signs, weight)[0] if self.changes_weights else 0
+        weight = weight + change
         view = grouped(layer, weight)  # what is done to it is done to the weight
         view *= factors[0].view(self.groups, -1, 1, 1) * scales[0].view(self.groups, 1, -1, 1)
         found = {"weight": weight}

@@ -6,6 +6,7 @@ that computes this for one key and knows of no key.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -79,6 +80,21 @@ def chosen(network: nn.Module, layers: Sequence[str] | None, what: str = "layers
                 f"are {', '.join(near)}"
             )
     return list(dict.fromkeys(layers))
+
+
+def independent(network: nn.Module) -> nn.Module:
+    """A deep copy of a network, in half the time that ``copy.deepcopy`` takes for a small one.
+
+    Most of that goes into the dozen containers of hooks that each module has, as a rule all empty:
+    the copy's are made at once, and the memo has them for copied.
+    """
+    memo: dict[int, Any] = {
+        id(held): type(held)()
+        for module in network.modules()
+        for held in vars(module).values()
+        if type(held) in (dict, OrderedDict, set) and not held
+    }
+    return copy.deepcopy(network, memo)
 
 
 class Parent(nn.Module):
@@ -183,7 +199,7 @@ class Parent(nn.Module):
             UserError: the key's length is not the parent's.
         """
         check_fits(key, self.n_bits)
-        network = copy.deepcopy(self.network)
+        network = independent(self.network)
         signs = self.signs(torch.from_numpy(key.bits)[None])
         for keyed, layer in self.layers(network):
             for name, value in keyed.folded(layer, signs.to(layer.weight.device)).items():

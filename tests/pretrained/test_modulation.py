@@ -1,5 +1,6 @@
 """A key's network has the original's class and state dict, and computes what the parent does."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -106,6 +107,43 @@ def test_a_folded_network_is_the_original_but_for_its_values(
         assert all(torch.equal(value, before[name]) for name, value in kept.state_dict().items())
         for module in [*kept.modules(), *folded.modules()]:
             assert not module._forward_hooks and not module._forward_pre_hooks
+
+
+def test_whatever_is_done_to_a_copy_leaves_parent_and_other_copies_alone(
+    case: tuple[nn.Module, Tensor],
+) -> None:
+    network, x = case
+    network = copy.deepcopy(network)
+    network.notes, network.seen = {"made": [1]}, set()  # type: ignore[assignment]
+    parent = scalefp.modulate(network, 64)
+    first, second = parent.fold(KEY), parent.fold(KEY)
+    with torch.no_grad():
+        before = [out(parent(x, BITS)), out(second(x))]
+    ran: list[type] = []
+    # Trained, its norms, too, hooked, and changed in whatever else it holds.
+    optimizer = torch.optim.SGD(first.requires_grad_(True).parameters(), lr=1)
+    out(first.train()(x)).square().sum().backward()
+    optimizer.step()
+    first.notes["made"].append(2)
+    first.seen.add(3)
+    first.extra = nn.Identity()
+    for module in list(first.modules()):
+        module.register_buffer("more", torch.ones(1))
+        module.register_forward_hook(lambda module, inputs, made: ran.append(type(module)))
+    with torch.no_grad():
+        assert not torch.equal(out(first.eval()(x)), before[1])
+        assert type(first) in ran
+        ran.clear()
+        assert torch.equal(out(parent(x, BITS)), before[0])
+        assert torch.equal(out(second(x)), before[1])
+        assert not ran
+    for other in (parent.network, second, network):
+        assert other.notes == {"made": [1]} and other.seen == set()
+        assert list(other.state_dict()) == list(network.state_dict())
+        assert not any(p.requires_grad for p in other.parameters()) or other is network
+        for mine, theirs in zip(first.modules(), other.modules(), strict=False):
+            held = [id(v) for v in vars(mine).values() if isinstance(v, dict | set | list)]
+            assert not set(held) & {id(v) for v in vars(theirs).values()}
 
 
 def test_no_key_is_the_original(case: tuple[nn.Module, Tensor]) -> None:
