@@ -5,7 +5,7 @@
 Attackers with 1 to 4,000 images of a victim's instance, with and without a copy of their own,
 estimate what her key does to a picture in four ways. They lay the estimate on pictures of the data
 and on their own, take it off hers, blend images of two instances, choose among unrelated pictures,
-and ask the service again and again. All of it is ``scalefp.evaluation.lifting``, which
+and ask the service again and again. All of it is ``scalefp.evaluation.attacks``, which
 ``scalefp evaluate`` runs at a smaller size.
 """
 
@@ -18,8 +18,9 @@ from tqdm import tqdm
 from lifting_report import markdown, plots
 from scalefp.data.images import save_png, to_pil
 from scalefp.errors import UserError
+from scalefp.evaluation.attacks import lifting_parts, lifting_results
 from scalefp.evaluation.estimators import ESTIMATORS, Knowledge, knowledges
-from scalefp.evaluation.lifting import Lifting, lifting_parts, lifting_results
+from scalefp.evaluation.lifting import Lifting
 from scalefp.evaluation.samples import EvaluateConfig, LiftingConfig, Samples
 from scalefp.evaluation.sheets import sheet
 from scalefp.experiment import Experiment, load_results
@@ -73,6 +74,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             pictures=options.pictures,
             queries=options.queries,
             redrawn=0,  # which redrawing.py measures
+            checked=0,  # and checking.py
         ),
     )
     config.check()

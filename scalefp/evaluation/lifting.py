@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from scalefp.data.images import to_float, to_pil
-from scalefp.evaluation.estimators import ESTIMATORS, Estimate, Knowledge, knowledges
+from scalefp.evaluation.estimators import ESTIMATORS, Estimate, Knowledge
 from scalefp.evaluation.quality import data_pixels, decibels, pixels_of
-from scalefp.evaluation.redrawing import drawn_again, why_not
+from scalefp.evaluation.redrawing import drawn_again
 from scalefp.evaluation.samples import (
     FORMS,
     EvaluateConfig,
@@ -86,7 +86,7 @@ class Lifting:
         """What each attacker draws from his own copy, to compare with."""
         return [self.images(self.victims + k, 1, OWN_IMAGES) for k in range(self.victims)]
 
-    def _read(self, images: Tensor, title: str) -> FloatArray:
+    def read(self, images: Tensor, title: str) -> FloatArray:
         """Logits [b, n] of pictures as they are."""
         files = to_pil(images)
         return read_logits(
@@ -97,7 +97,7 @@ class Lifting:
         self, pictures: Sequence[Tensor], keys: Sequence[int], title: str
     ) -> dict[str, Any]:
         """How the keys [K] are read in pictures [K][b, 3, R, R]: bits, and shares named."""
-        logits = np.stack([self._read(eight_bit(one), title) for one in pictures])
+        logits = np.stack([self.read(eight_bit(one), title) for one in pictures])
         return reading_figures(logits, self.samples.bits[list(keys)], self.config)
 
     def estimates(self, known: Knowledge) -> list[Estimate]:
@@ -159,6 +159,17 @@ class Lifting:
             rows.append(row)
         return rows
 
+    def drawn_again(self, hers: Sequence[Tensor]) -> list[Tensor]:
+        """How each attacker's copy draws images [b, 3, R, R] of his victim, as near as it comes."""
+        seeds = stream(self.config, "redrawing").integers(0, 2**31, self.victims).tolist()
+        return [
+            drawn_again(
+                self.samples.instance(self.victims + k), pictures, seed=seeds[k],
+                steps=self.config.lifting.redrawing_steps, batch_size=self.config.batch_size,
+            )
+            for k, pictures in enumerate(hers)
+        ]  # fmt: skip
+
     def redrawn(self) -> dict[str, Any]:
         """Lift and wash with one image each time: the difference to how one's own copy draws it.
 
@@ -168,17 +179,9 @@ class Lifting:
             ``rows`` as :meth:`rows`, and ``psnr``: how near the attackers' copies come to her
             images, in dB.
         """
-        config, sizes = self.config, self.config.lifting
-        count = min(sizes.redrawn, sizes.pictures)
+        count = min(self.config.lifting.redrawn, self.config.lifting.pictures)
         hers = [self.images(k, 2, count) for k in range(self.victims)]
-        seeds = stream(config, "redrawing").integers(0, 2**31, self.victims).tolist()
-        again = [
-            drawn_again(
-                self.samples.instance(self.victims + k), pictures,
-                seed=seeds[k], steps=sizes.redrawing_steps, batch_size=config.batch_size,
-            )
-            for k, pictures in enumerate(hers)
-        ]  # fmt: skip
+        again = self.drawn_again(hers)
         made = [always(one - drawn) for one, drawn in zip(hers, again, strict=True)]
         rows = self.rows(Knowledge(REDRAWN, 1, own_copy=True), made, hers)
         return {"rows": rows, "psnr": mean_psnr(again, hers)}
@@ -268,16 +271,16 @@ class Lifting:
             picture = self.data[k : k + 1]
             start = eight_bit(picture + estimate(picture))
             waves = smooth_waves(start.shape[-1], self.config.seed + k)
-            best, least = start, self._log10_p(self._read(start, "asking"), bits)
+            best, least = start, self._log10_p(self.read(start, "asking"), bits)
             before = least
             for wave in itertools.islice(waves, self.config.lifting.queries // 2):
                 for sign in (1, -1):
                     tried = eight_bit(best + sign * wave)
-                    now = self._log10_p(self._read(tried, "asking"), bits)
+                    now = self._log10_p(self.read(tried, "asking"), bits)
                     if now < least and now <= math.log10(told):
                         best, least = tried, now
                         break
-            accuracy = bit_accuracy(self._read(best, "asking"), bits)
+            accuracy = bit_accuracy(self.read(best, "asking"), bits)
             rows.append(
                 {
                     "before": before,
@@ -309,42 +312,3 @@ def mean_psnr(changed: Sequence[Tensor], before: Sequence[Tensor]) -> float:
     """Mean over pictures of the PSNR in dB, as 8-bit files, to what they were."""
     pairs = zip(changed, before, strict=True)
     return float(np.mean([decibels(from_files(a.clamp(-1, 1)), from_files(b)) for a, b in pairs]))
-
-
-def redraws(model: Measured, config: EvaluateConfig) -> bool:
-    """Whether pictures are drawn again: where that is wanted and recipients can."""
-    return config.lifting.redrawn > 0 and why_not(model) is None
-
-
-def lifting_parts(
-    model: Measured, samples: Samples, config: EvaluateConfig
-) -> dict[str, Callable[[], Any]]:
-    """What is to be measured, by name: each attacker's knowledge, then the other attacks."""
-    lifting, known = Lifting(model, samples, config), knowledges(config)
-    if not known:
-        return {}
-    again = {"lifting, redrawn": lifting.redrawn} if redraws(model, config) else {}
-    return {
-        **{f"lifting, {one.name}": partial(lifting.attack, one) for one in known},
-        **again,
-        "lifting, blends": lifting.blends,
-        "lifting, picked": lifting.picked,
-        "lifting, asking": partial(lifting.queried, 1.0),
-        "lifting, asking of the service": partial(lifting.queried, TOLD),
-    }
-
-
-def lifting_results(found: Mapping[str, Any], config: EvaluateConfig) -> dict[str, Any] | None:
-    """The measured parts together; None if no attack was wanted."""
-    known = knowledges(config)
-    if not known:
-        return None
-    again = found.get("lifting, redrawn", {"rows": [], "psnr": None})
-    return {
-        "rows": [row for one in known for row in found[f"lifting, {one.name}"]] + again["rows"],
-        "redrawn_psnr": again["psnr"],
-        "blends": found["lifting, blends"],
-        "picked": found["lifting, picked"],
-        "asking": found["lifting, asking"],
-        "asking_service": found["lifting, asking of the service"],
-    }

@@ -73,6 +73,35 @@ def _redrawing(lifting: Mapping[str, Any], config: Mapping[str, Any]) -> list[st
     ]
 
 
+def checks_table(checks: Sequence[Mapping[str, Any]]) -> str:
+    """What lift checks say of each kind of pictures."""
+    rows = [
+        [
+            row["pictures"],
+            f"{row['named']} of {row['images']}",
+            f"{row['passed']} of {row['named']}" if row["named"] else "",
+            "" if row["agree"] is None else f"{row['agree']:.1f} of {row['bits']}",
+            f"{row['psnr']:.1f}",
+        ]
+        for row in checks
+    ]
+    head = ["pictures", "name the victim", "of these passed", "bound bits, half by chance"]
+    return markdown_table([*head, "PSNR, dB"], rows)
+
+
+def _checking(lifting: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Lift checks, if there are any."""
+    if not lifting.get("checks"):
+        return []
+    return [
+        "Lift checks: pictures that name the victim are drawn again with the victim's copy, and "
+        "the bits that are bound to its pictures are compared with what that takes. What another "
+        "lays on his is what is left of one image of hers as his copy draws it "
+        f"({config['redrawing_steps']} steps). A check passes at the fpr of this evaluation.",
+        checks_table(lifting["checks"]),
+    ]
+
+
 def _others(results: Mapping[str, Any]) -> str:
     """Where pictures of another kind than the data come from, if any are there."""
     rows = results["lifting"]["rows"]
@@ -97,6 +126,7 @@ def lifting_page(results: Mapping[str, Any]) -> list[str]:
         "issued keys.",
         *_redrawing(lifting, config),
         lifting_table(lifting["rows"]),
+        *_checking(lifting, config),
         "Images of two instances blended:",
         blends_table(lifting["blends"]),
         "Unrelated pictures chosen because they lean to the victim, judged as one source (which "

@@ -18,12 +18,11 @@ from scalefp.data.images import save_png
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.evaluation import plots, published
+from scalefp.evaluation.attacks import attacks_left_out, lifting_parts, lifting_results
 from scalefp.evaluation.estimators import knowledges
 from scalefp.evaluation.features import INSTALL_HINT, choose_extractor
-from scalefp.evaluation.lifting import lifting_parts, lifting_results
 from scalefp.evaluation.method import Measured, Method, OtherMethod, as_measured
 from scalefp.evaluation.quality import measure_features, measure_hiding
-from scalefp.evaluation.redrawing import why_not
 from scalefp.evaluation.removal import (
     FINE_TUNING,
     OWN_PICTURES,
@@ -121,9 +120,7 @@ def _left_out(model: Measured, config: EvaluateConfig, inputs: Inputs) -> list[s
         sentences.append(
             "Left out: flattening of constant maps, since this generator's copies have none."
         )
-    kept_from = why_not(model)
-    if kept_from and knowledges(config) and config.lifting.redrawn:
-        sentences.append(f"Left out: lifting from images drawn again, since {kept_from}.")
+    sentences += attacks_left_out(model, config)
     if inputs.extractor is None:
         hint = f": `{INSTALL_HINT}`" if config.features == "auto" else ""
         sentences.append(f"Left out: feature distances, without weights of an extractor{hint}.")

@@ -51,10 +51,14 @@ class LiftingConfig:
     queries: int = 1000  # questions to the service about one picture
     redrawn: int = 8  # of these pictures, each lifted alone by who draws it again; 0 = left out
     redrawing_steps: int = 100  # on the latents of each
+    # Of these pictures, of each kind, so many get a lift check where copies carry bound bits:
+    # half a minute each, three kinds. 0 = left out.
+    checked: int = 2
 
     def check(self, pools: list[int], prefix: str = "") -> None:
         """Raise :class:`UserError` for numbers that cannot work; ``prefix`` names this part."""
-        for name, least in {"victims": 1, "queries": 1, "redrawing_steps": 1, "redrawn": 0}.items():
+        at_least = {"victims": 1, "queries": 1, "redrawing_steps": 1, "redrawn": 0, "checked": 0}
+        for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(
                     f"{prefix}{name} must be at least {least}, not {getattr(self, name)}."

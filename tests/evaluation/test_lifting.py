@@ -14,8 +14,9 @@ from scalefp.config import ModelConfig
 from scalefp.data.images import to_float, to_tensor
 from scalefp.errors import UserError
 from scalefp.evaluation import estimators, lifting
+from scalefp.evaluation.attacks import lifting_parts, lifting_results
 from scalefp.evaluation.estimators import ESTIMATORS, Knowledge, fine, knowledges
-from scalefp.evaluation.lifting import Lifting, lifting_parts
+from scalefp.evaluation.lifting import Lifting
 from scalefp.evaluation.lifting_page import blends_table, lifting_page
 from scalefp.evaluation.method import OtherMethod
 from scalefp.evaluation.redrawing import redrawn, why_not
@@ -237,7 +238,7 @@ def test_all_parts_make_the_page(config: EvaluateConfig) -> None:
     parts = lifting_parts(model, Samples(model, config), config)
     found = {name: measure() for name, measure in parts.items()}
     results = {
-        "lifting": lifting.lifting_results(found, config),
+        "lifting": lifting_results(found, config),
         "config": {"lifting": vars(config.lifting), "pools": config.pools},
     }
     text = "\n".join(lifting_page(results))
@@ -247,8 +248,7 @@ def test_all_parts_make_the_page(config: EvaluateConfig) -> None:
     config.lifting.estimators = []
     assert lifting_parts(model, Samples(model, config), config) == {}
     assert (
-        lifting.lifting_results({}, config) is None
-        and lifting_page({"lifting": None, "config": {}}) == []
+        lifting_results({}, config) is None and lifting_page({"lifting": None, "config": {}}) == []
     )
 
 

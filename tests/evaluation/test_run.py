@@ -77,6 +77,8 @@ def test_a_release_is_measured_in_every_respect(
     changed = {row["tampering"] for row in results["tampering"]["rows"]}
     assert {"noise", "fp16", "integer", "average", "fine-tuning"} < changed
     assert {"mean", "redrawn"} == {row["estimator"] for row in results["lifting"]["rows"]}
+    assert results["lifting"]["checks"] is None  # since its copies carry no bound bits:
+    assert "Left out: lift checks, since " in page and "`scalefp release bind`" in page
     tables = [line for line in page.splitlines() if line.startswith("|")]
     assert len(tables) > 60 and all(line.count("|") >= 3 for line in tables)
     for name in results["pictures"]:
