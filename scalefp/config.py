@@ -290,6 +290,11 @@ class TrainConfig:
                     "nothing; leave them out with generator=."
                 )
             self.modulation.check(self.optimizer.batch // world_size)
+        elif self.modulation != ModulationConfig():
+            raise UserError(
+                "modulation is for a generator that others trained: give generator= and inputs=, "
+                "or leave it out."
+            )
         self.loss.check(adopted=bool(self.generator))
         batch, share = self.optimizer.batch, 2 * world_size
         if batch < share or batch % share:

@@ -99,12 +99,25 @@ def opened(app: Application) -> Iterator[Hydra]:
 
 
 def own_folder(config_dir: str | None) -> list[str]:
-    """The override that lets Hydra look into a folder of the user's own, too."""
+    """The override that lets Hydra look into a folder of the user's own, too.
+
+    Raises:
+        UserError: there is none, or it has a file that would never be read, as one of the
+            package's own has its name.
+    """
     if config_dir is None:
         return []
-    if not Path(config_dir).is_dir():
+    folder, shipped = Path(config_dir), conf_dir()
+    if not folder.is_dir():
         raise UserError(f"--config-dir {config_dir} is no folder")
-    return [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).absolute()}')}]"]
+    for first in sorted(shipped.rglob("*.yaml")):
+        second = folder / first.relative_to(shipped)
+        if second.is_file() and second.read_bytes() != first.read_bytes():
+            raise UserError(
+                f"{second} would never be read, as scalefp has a "
+                f"{first.relative_to(shipped).with_suffix('')} of its own: give it another name"
+            )
+    return [f"hydra.searchpath=[{quoted(f'file://{folder.absolute()}')}]"]
 
 
 def task_options(config: DictConfig) -> Any:

@@ -138,7 +138,10 @@ def read_weights(path: Path, key: str | None, what: str = "generator") -> dict[s
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for one cause: not such a file
-        raise UserError(f"{path} is no file of weights that can be read safely: {error}") from error
+        raise UserError(
+            f"{path} is no file of weights that can be read safely: it must hold a state dict, "
+            "written by torch.save or, with the ending .safetensors, by safetensors"
+        ) from error
     if key is not None:
         if not isinstance(state, dict) or key not in state:
             known = _named([str(name) for name in state]) if isinstance(state, dict) else "no names"

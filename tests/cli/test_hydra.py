@@ -16,6 +16,7 @@ from conftest import Run, assert_mistake
 from scalefp.cli import jobs
 from scalefp.cli.mistakes import sentence
 from scalefp.cli.overrides import quoted
+from scalefp.config import conf_dir
 from scalefp.files import held
 from scalefp.release.readable import shortfall
 from scalefp.training.generator import GeneratorTraining
@@ -286,6 +287,15 @@ def test_an_experiment_file_of_ones_own(run: Run, own: Path) -> None:
     result = run("train", "--config-dir", own, "experiment=good", "--info", "searchpath")
     assert result.code == 0 and str(own) in result.out
     assert os.listdir() == []
+
+
+def test_a_file_that_one_of_the_packages_own_would_hide_is_named(run: Run, own: Path) -> None:
+    look = ("train", "--config-dir", own, "experiment=faces", "--cfg", "job", "-p", "model")
+    shipped = conf_dir() / "experiment" / "faces.yaml"
+    (own / "experiment" / "faces.yaml").write_bytes(shipped.read_bytes())
+    assert run(*look).code == 0  # which of two equal files is read makes no difference
+    (own / "experiment" / "faces.yaml").write_text("# @package _global_\nseed: 5\n")
+    assert_mistake(run(*look), "faces.yaml would never be read", "another name")
 
 
 def test_cfg_of_a_sweep_shows_every_job(run: Run) -> None:

@@ -294,6 +294,7 @@ OWN = "tests.pretrained.own_generator."
         ({"generator.weights": "nested.pt"}, "weights_key=model"),
         ({"generator.weights": "nested.pt", "+generator.weights_key": "ema"}, "no 'ema'"),
         ({"generator.weights": "absent.pt"}, "absent.pt"),
+        ({"generator.weights": "text.pt"}, r"text.pt is no file of weights .* safetensors$"),
         ({"generator.weights": "nothing:absent.pt"}, "nothing is not installed"),
         ({"generator.weights": "other.pt"}, "missing: body.2.weight.*unexpected: stray"),
         ({"generator._target_": OWN + "Noisy"}, "other images of the same inputs"),
@@ -318,6 +319,7 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
     torch.save({"stray": torch.zeros(1)} | {
         n: t for n, t in own_generator.Generator().state_dict().items() if not n.startswith("body")
     }, folder / "other.pt")  # fmt: skip
+    (folder / "text.pt").write_text("no weights")
     if options.get("generator._target_") == OWN + "NoLayers":
         torch.save(own_generator.NoLayers().state_dict(), folder / "no_layers.pt")
         options = options | {"generator.weights": "no_layers.pt"}
@@ -399,6 +401,12 @@ class Autoencoder(own_generator.Generator):
 def test_terms_for_a_generator_of_others_are_refused_without_one(term: str) -> None:
     config = compose_training([f"loss.{term}=1"])
     with pytest.raises(UserError, match=f"loss.{term} is for a generator that others trained"):
+        config.check()
+
+
+def test_how_keys_are_attached_is_refused_without_such_a_generator() -> None:
+    config = compose_training(["modulation.reader=inversion"])
+    with pytest.raises(UserError, match="modulation is for a generator that others trained"):
         config.check()
 
 
