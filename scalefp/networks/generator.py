@@ -44,6 +44,16 @@ def map_resolutions(config: ModelConfig) -> list[int]:
     return [r for r in seen if takes_key(config, r)]
 
 
+def map_channels(config: ModelConfig) -> int:
+    """Channels that have a map of their own: so many patterns a key can lay over one another.
+
+    A key of more bits is read badly, however long the training (experiments/capacity).
+    """
+    sizes, last = map_resolutions(config), config.resolution
+    # At each size the block's own convolution, and the one before the next doubling.
+    return sum(channels_at(config, size) * (1 if size == last else 2) for size in sizes)
+
+
 class KeyEmbedding(nn.Module):
     """Key bits [b, n] in {0, 1} -> embedding [b, e].
 

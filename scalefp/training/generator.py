@@ -1,20 +1,44 @@
 """The training of a generator: generator, decoder and discriminator together."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scalefp.config import TrainConfig
+from scalefp.config import ModelConfig, TrainConfig
 from scalefp.data.images import to_uint8
 from scalefp.metrics import psnr_of
-from scalefp.networks.generator import Generator
+from scalefp.networks.generator import Generator, map_channels, map_resolutions
 from scalefp.release.model import save_release
 from scalefp.training.distributed import World
 from scalefp.training.loop import images_of, run
 from scalefp.training.state import TrainingState
 from scalefp.training.step import Step
+
+_log = logging.getLogger(__name__)
+
+
+def wide_enough(model: ModelConfig) -> ModelConfig:
+    """The same sizes, or the least wider ones whose maps have a channel for each key bit."""
+    while map_resolutions(model) and map_channels(model) < model.n_bits:
+        base = model.channel_base + model.resolution
+        most = max(model.channel_max, base // map_resolutions(model)[0])
+        model = replace(model, channel_base=base, channel_max=most)
+    return model
+
+
+def warn_if_narrow(model: ModelConfig) -> None:
+    """Say it if a key has more bits than the generator has channels with maps."""
+    wider = wide_enough(model)
+    if wider != model:
+        _log.warning(
+            "a key of %d bits is written by the maps of %d channels, which carry about as many "
+            "bits well: model.channel_base=%d model.channel_max=%d have maps enough",
+            model.n_bits, map_channels(model), wider.channel_base, wider.channel_max,
+        )  # fmt: skip
 
 
 @torch.inference_mode()
@@ -39,6 +63,8 @@ class GeneratorTraining:
 
     def __init__(self, config: TrainConfig, world: World) -> None:
         self.config, self.world = config, world
+        if config.fingerprint and world.is_main:
+            warn_if_narrow(config.model)
         self.data = images_of(config, world)
         self._step: Step | None = None
         self.state = TrainingState.build(config, world.device)

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from scalefp.config import ModelConfig
-from scalefp.networks.generator import Generator, KeyEmbedding, block_resolutions, channels_at
+from scalefp.networks.generator import (
+    Generator,
+    KeyEmbedding,
+    block_resolutions,
+    channels_at,
+    map_channels,
+)
 from scalefp.networks.layers import ModulatedConv2d
 
 
@@ -184,3 +190,10 @@ def test_maps_stand_at_the_size_of_their_layer_up_to_what_the_decoder_sees():
         assert all(size in (0, own) for size, own in zip(sizes, layer_sizes, strict=True))
         assert max(sizes) == decoder_resolution
     assert set(map_sizes(key_maps=False)) == {0}
+
+
+@pytest.mark.parametrize("options", [{}, {"key_to": 16}, {"key_from": 32}, {"key_maps": False}])
+def test_as_many_patterns_can_be_laid_over_one_another_as_channels_have_maps(options):
+    config = tiny(resolution=32, channel_base=512, channel_max=24, **options)
+    maps = [layer.maps for layer in build(config).modules() if isinstance(layer, ModulatedConv2d)]
+    assert map_channels(config) == sum(len(own[0]) for own in maps if own is not None)
