@@ -5,7 +5,8 @@ No encoder says where to begin, so latents are drawn and changed until the origi
 nearly the picture; the nearest goes on. From there on latents and the signs of the key are found
 together by the Levenberg-Marquardt method (Marquardt, 1963), from the derivatives of the picture by
 each of these few hundred numbers. Signs are known to be of size 1: where the picture says little of
-one, it stays small.
+one, it stays small. Pictures are compared by what is left in a file of what it has been through
+(history.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from scalefp.errors import UserError
+from scalefp.pretrained.history import Histories, Passage
 from scalefp.pretrained.inputs import Inputs
 from scalefp.pretrained.inversion import InversionSizes
 from scalefp.pretrained.modulation import Parent
@@ -32,6 +34,7 @@ WORTH = 0.02  # share of the misfit that a step has to take for another one
 ENOUGH = 0.05  # share of the misfit that a round has to take for another one
 DAMPING, LOWER, HIGHER, LEAST = 3e-3, 4.0, 6.0, 1e-7
 TRIES = 8  # ever shorter steps
+SHOWN = 64  # pictures of the original by which is told what a file has been through
 MOST_UNKNOWN = 4096  # latents and key bits together: the normal equations have their square
 
 
@@ -40,7 +43,7 @@ class Found:
     """Latents and signs in one vector, and how near their picture is."""
 
     values: Tensor  # [d + n]
-    made: Tensor  # pixels of their picture, flat
+    made: Tensor  # their picture, as it would show in the file, flat
     left: Tensor  # what it lacks
     error: float  # sum of squares of that
 
@@ -79,7 +82,7 @@ class DrawnInverter:
             picture = picture.clone()
             latents = self._start(picture, tick)
             with torch.no_grad():
-                return self._explain(picture.flatten(), latents, tick)
+                return self._explain(picture, latents, tick)
 
     def _start(self, picture: Tensor, tick: Callable[[], Any]) -> Tensor:
         """Latents [1, ...] of which the original generator draws nearly the picture.
@@ -111,9 +114,17 @@ class DrawnInverter:
             tick()
         return latents.detach()[left.argsort()]
 
-    def _pixels(self, latents: Tensor, signs: Tensor) -> Tensor:
-        """Pixels [b, 3 R R] of latents [b, ...] under signs [b, n], or one of either for all."""
-        return self.pictures.of(self.parent.under(signs, latents)).flatten(1)
+    @cached_property
+    def _histories(self) -> Histories:
+        """What tells what a file has been through, by pictures of the original generator."""
+        latents = self.inputs.draw(SHOWN, torch.Generator().manual_seed(1)).to(self.device)
+        parts = (self.parent.original(some) for some in latents.split(AT_ONCE))
+        return Histories.of(torch.cat([self.pictures.of(made) for made in parts]).cpu())
+
+    def _made(self, latents: Tensor, signs: Tensor) -> Tensor:
+        """Pictures [b, 3, R, R] of latents [b, ...] under signs [b, n], or one of either for
+        all."""
+        return self.pictures.of(self.parent.under(signs, latents))
 
     @cached_property
     def _shares(self) -> bool:
@@ -122,42 +133,46 @@ class DrawnInverter:
         latents, signs = latents.to(self.device), signs.expand(2, self.sizes.n_bits)
         signs = signs.to(self.device)
         with suppress(Exception):  # whatever somebody else's network raises: something passes by
-            return len(self._pixels(latents, signs)) == 2
+            return len(self._made(latents, signs)) == 2
         return False
 
-    def _derivatives(self, made: Tensor, latents: Tensor, signs: Tensor) -> Tensor:
-        """Of the pixels by latents [1, ...] and signs [1, n], whose pixels are
-        ``made``: [3 R R, d + n]."""
+    def _derivatives(
+        self, passage: Passage, made: Tensor, latents: Tensor, signs: Tensor
+    ) -> Tensor:
+        """Of what shows in the file by latents [1, ...] and signs [1, n], of which ``made`` does:
+        [3 R R, d + n]."""
 
         def steps(of: Tensor) -> Iterator[Tensor]:
             each = DIFFERENCE * torch.eye(of.numel(), device=of.device)
             return (some.view(-1, *of.shape[1:]) for some in each.split(AT_ONCE))
 
-        columns = [self._pixels(latents + some, signs) for some in steps(latents)]
+        columns = [passage.expected(self._made(latents + some, signs)) for some in steps(latents)]
         for some in steps(signs):
             shown = latents if self._shares else latents.expand(len(some), *latents.shape[1:])
-            columns.append(self._pixels(shown, signs + some))
+            columns.append(passage.expected(self._made(shown, signs + some)))
         return (torch.cat(columns) - made).T / DIFFERENCE
 
     def _explain(self, picture: Tensor, latents: Tensor, tick: Callable[[], Any]) -> Tensor:
-        """The signs [1, n] that belong to a flat picture, from nearby latents [1, ...] on."""
+        """The signs [1, n] that belong to a picture [1, 3, R, R], from nearby latents on."""
         n_bits, shape = self.sizes.n_bits, latents.shape
+        passage = self._histories.passage(picture)
+        (seen,) = passage.found(picture)
 
         def apart(values: Tensor) -> tuple[Tensor, Tensor]:
             return values[:-n_bits].view(shape), values[None, -n_bits:]
 
         def found(values: Tensor) -> Found:
-            made = self._pixels(*apart(values))[0]
-            left = picture - made
+            made = passage.expected(self._made(*apart(values)))[0]
+            left = seen - made
             return Found(values, made, left, float(left.square().sum()))
 
         at = found(torch.cat([latents.flatten(), latents.new_zeros(n_bits)]))
         # What each number is held to 0 by, beside the error of one pixel: latents by nothing.
         known = torch.zeros_like(at.values)
-        known[-n_bits:] = 1 / len(picture)
+        known[-n_bits:] = 1 / len(seen)
         damping = DAMPING
         for rounds in range(self.sizes.rounds):
-            derivatives = self._derivatives(at.made, *apart(at.values))
+            derivatives = self._derivatives(passage, at.made, *apart(at.values))
             normal, steps, before = derivatives.T @ derivatives, 0, at.error
             # Of a number of which nothing depends, too, there has to be something on the diagonal.
             scale = normal.diagonal().clamp_min(LEAST * normal.diagonal().mean())

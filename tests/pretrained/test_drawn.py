@@ -16,6 +16,7 @@ from scalefp.key import Key
 from scalefp.loading import load
 from scalefp.pretrained import directions
 from scalefp.pretrained.drawn import DrawnInverter, check_unknown
+from scalefp.pretrained.history import Change, Histories, after
 from scalefp.pretrained.inversion import InversionSizes
 from scalefp.pretrained.release import InvertingModel
 from scalefp.pretrained.source import Pictures
@@ -93,6 +94,22 @@ def test_files_of_an_instance_lead_to_its_key(model: InvertingModel, tmp_path: P
         files.append(tmp_path / f"{number}.png")
     read = model.decode(files, progress=False).bits
     assert (read == key.bits).mean() > 0.95
+
+
+@pytest.mark.parametrize("change", [("jpeg", 50), ("resize", 0.5)])
+def test_a_file_is_read_by_what_is_left_in_it(
+    model: InvertingModel, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [Key.from_bits(bits) for bits in np.random.default_rng(0).integers(0, 2, (8, BITS))]
+    latents = model.inputs.draw(len(keys), torch.Generator().manual_seed(7)).split(1)
+    with torch.no_grad():
+        made = [model.instantiate(key)(z) for key, z in zip(keys, latents, strict=True)]
+    files = after(to_pil(to_uint8(torch.cat(made))), change)
+    bits = np.stack([key.bits for key in keys])
+    knowing = (model.decode(files, progress=False).bits == bits).mean()
+    monkeypatch.setattr(Histories, "told", lambda self, picture: None)
+    pixelwise = (model.decode(files, progress=False).bits == bits).mean()
+    assert knowing > pixelwise + 0.05, (knowing, pixelwise)
 
 
 def test_what_a_key_changed_of_a_picture_says_nothing_on_another(model: InvertingModel) -> None:
@@ -173,10 +190,12 @@ def test_derivatives_are_those_of_autograd(kind: type[nn.Module], layer: str) ->
     reads = inverter(parent)
     latents, signs = torch.randn(1, LATENT), torch.randn(1, BITS)
     with torch.no_grad():
-        at = reads._pixels(latents, signs)[0]
-        found = reads._derivatives(at, latents, signs)
+        picture = after(to_pil(to_uint8(reads._made(latents, signs))), ("jpeg", 50))
+        passage = reads._histories.passage(picture)
+        at = passage.expected(reads._made(latents, signs))
+        found = reads._derivatives(passage, at[0], latents, signs)
     by_latents, by_signs = torch.autograd.functional.jacobian(
-        lambda z, s: reads._pixels(z, s)[0], (latents, signs)
+        lambda z, s: passage.expected(reads._made(z, s))[0], (latents, signs)
     )
     wanted = torch.cat([by_latents.flatten(1), by_signs.flatten(1)], dim=1)
     # Within a step some activations change sign, where the generator has a kink.
