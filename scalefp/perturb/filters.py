@@ -114,6 +114,13 @@ def _resize_matrices(targets: Tensor, side: int, most: int) -> tuple[Tensor, Ten
     return there, (weights / weights.sum(1, keepdim=True)).mT
 
 
+def resize_matrix(side: int, factor: float) -> Tensor:
+    """What :func:`resize` does to the rows and to the columns of a picture, [side, side]."""
+    target = torch.tensor([max(1, round(side * factor))])
+    there, back = _resize_matrices(target, side, int(target))
+    return (back @ there)[0]
+
+
 def train_resize(images: Tensor, factors: Tensor, rows: Rows) -> Tensor:
     side, most = images.shape[-1], MOST_LARGER * images.shape[-1]
     there, back = _resize_matrices((side * factors).round().clamp(1, most), side, most)

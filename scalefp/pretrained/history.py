@@ -22,6 +22,7 @@ from torch import Tensor
 
 from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.perturb import PERTURBATIONS, jpeg
+from scalefp.perturb.filters import resize_matrix
 
 BLOCK = 8  # pixels a side, as of JPEG
 QUALITIES = range(20, 99)  # of JPEG that are told apart
@@ -76,16 +77,22 @@ def jpeg_quality(file: Image.Image) -> int | None:
 
 @dataclass(frozen=True)
 class Passage:
-    """What comes of pictures in files: each coefficient times a gain and an offset, all divided by
-    the deviation of what is added."""
+    """What comes of pictures in files: of what resizing does to rows and columns, each coefficient
+    times a gain and an offset, all divided by the deviation of what is added."""
 
+    resizing: Tensor  # [R, R]
     gain: Tensor
     offset: Tensor
     scale: Tensor  # 1 / deviation, 0 where nothing comes through; all three [1, 3, 8, 8, 1, 1]
 
     def expected(self, made: Tensor) -> Tensor:
         """Of made pictures [b, 3, R, R] what a file would have of them, [b, 3 R R]."""
-        return ((coefficients(made) * self.gain + self.offset) * self.scale).flatten(1)
+        seen = coefficients(self.resizing @ made @ self.resizing.T)
+        return ((seen * self.gain + self.offset) * self.scale).flatten(1)
+
+    def to(self, device: torch.device) -> "Passage":
+        """The same on a device."""
+        return Passage(*(part.to(device) for part in vars(self).values()))
 
     def found(self, picture: Tensor) -> Tensor:
         """The same of a file's own picture [1, 3, R, R]."""
@@ -111,19 +118,23 @@ class Histories:
     def _of(self, change: Change | None) -> tuple[Passage, Tensor, Tensor]:
         """What comes through a change; and mean and variance of coefficients after it."""
         if change not in self.known:
-            before, later = (coefficients(after(self.files, c)) for c in (None, change))
+            resizing = torch.eye(self.files[0].width)
+            if change is not None and change[0] == "resize":
+                resizing = resize_matrix(len(resizing), change[1])
+            before = coefficients(resizing @ after(self.files, None) @ resizing.T)
+            later = coefficients(after(self.files, change))
             mean, middle = (one.mean(PLACES, keepdim=True) for one in (before, later))
             apart, shown = before - mean, later - middle
             variance = shown.square().mean(PLACES, keepdim=True)
             if change is None:
                 none = torch.zeros_like(mean)
-                passage = Passage(none + 1, none, none + 1)
+                passage = Passage(resizing, none + 1, none, none + 1)
             else:
                 power = apart.square().mean(PLACES, keepdim=True) + ROUNDING
                 gain = (apart * shown).mean(PLACES, keepdim=True) / power
                 added = (shown - gain * apart).square().mean(PLACES, keepdim=True)
                 scale = (added + ROUNDING).rsqrt() * (gain > THROUGH)
-                passage = Passage(gain, middle - gain * mean, scale)
+                passage = Passage(resizing, gain, middle - gain * mean, scale)
             self.known[change] = passage, middle, variance + ROUNDING
         return self.known[change]
 
@@ -142,7 +153,6 @@ class Histories:
         changes: list[Change | None] = [None, *(("resize", size) for size in SIZES)]
         return min(changes, key=unlikely)
 
-    def passage(self, picture: Tensor) -> Passage:
-        """What came through of a file's picture [1, 3, R, R], on its device."""
-        passage, *_ = self._of(self.told(picture.cpu()))
-        return Passage(*(part.to(picture.device) for part in vars(passage).values()))
+    def passage(self, change: Change | None) -> Passage:
+        """What comes through a change."""
+        return self._of(change)[0]

