@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import is_zipfile
@@ -96,9 +97,10 @@ def drawn(args: argparse.Namespace, instance: "Instance | PretrainedInstance") -
     digits = max(4, len(str(number - 1)))
     files = [Path(args.out) / f"{i:0{digits}d}.png" for i in range(number)]
     batches = instance.stream(number, seed=start)  # never all images in memory
+    first = list(islice(batches, 1))  # what cannot be drawn is said before anything is written
     with claimed(args, f"seed {start}, {number} images", files):
         unwritten = iter(files)
-        for batch in batches:
+        for batch in chain(first, batches):
             for picture in to_pil(batch):
                 save_png(next(unwritten), picture)
     return files
@@ -165,6 +167,8 @@ def reconstructed(
     with Source(path) as source:
         reasons = [too_large(source, i, args.max_megapixels) for i in range(len(source.names))]
         usable = [i for i, why in enumerate(reasons) if why is None]
+        if not usable:
+            report_skipped(source, reasons)  # which raises
         check_png_names([source.names[i] for i in usable])
         files = {i: folder / png_name(source.names[i]) for i in usable}
         what = f"pictures {source.digest()}"

@@ -144,6 +144,7 @@ def test_the_encoder_may_lie_beside_the_instance(
         (["--seed", "3", "--images", "source"], "--num and --seed draw latents"),
         ([], "fed with pictures: `scalefp sample --images DIR`"),
         (["--images", "absent"], "data absent does not exist"),
+        (["--images", "empty"], "empty holds no usable image (it is empty)"),
         (["--images", "source/a.png"], "source/a.png is neither a folder nor a zip"),
         (["--images", "source", "--out", "source/made"], "lies inside --images"),
         (["--images", "clash"], "a.jpg and a.png would both become a.png"),
@@ -161,6 +162,7 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(
 ) -> None:
     write_folder(here / "source", {"a.png": png(1, 24, 24)})
     write_folder(here / "clash", {"a.png": png(1), "a.jpg": png(2)})
+    (here / "empty").mkdir(exist_ok=True)
     origin = loaded().origin
     drawn = origin | {
         "generator": {"_target_": OWN + "Generator"}, "inputs": {"_target_": OWN + "Latents"},
@@ -180,7 +182,7 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(
     said = capsys.readouterr().err
     assert code == 2, said
     assert words in " ".join(said.split()), said
-    assert not list(here.glob("made/**/*.png"))
+    assert not list(here.glob("made/**/*"))
 
 
 def test_drawn_latents_take_no_pictures_in_python(here: Path) -> None:
