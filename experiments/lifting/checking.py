@@ -1,18 +1,23 @@
 """Does a lift check tell a holder's own pictures from those that her fingerprint was laid on?
 
     scalefp release bind emoji --out bound.safetensors
-    python experiments/lifting/checking.py --model bound.safetensors
+    for rows in hers laid fitted compared; do
+        python experiments/lifting/checking.py --model bound.safetensors --rows $rows
+    done
 
-writes checks.json, checks.md and checks.png beside this file, or to --out. A recipient has pictures
-of another's copy, and a copy of his own. He does what worked against the bundled release, and what
-nobody can do: he adds exactly what her copy makes of a latent and his does not. Or he trains all
-weights of his copy until it makes her pictures. Every picture that names her is held against the
-bits that are bound to pictures of her copy, which takes half a minute of a core.
+writes checks.json, checks.md and a picture for each of these beside this file, or to --out. A
+recipient has pictures of another's copy, and a copy of his own. He does what worked against the
+bundled release, and what nobody can do: he adds exactly what her copy makes of a latent and his
+does not (laid). Or he trains all weights of his copy until it makes her pictures (fitted), or
+compares it with others and puts one together (compared): see imitating.py. Every picture that names
+her is held against the bits that are bound to pictures of her copy, which takes half a minute of a
+core.
 """
 
 import argparse
-import copy
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +27,12 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from checking_report import PAIRS, page
+from imitating import REDRAWING, compare, fitted, latents_of, nearest_sum, rebuilt
 from scalefp.attribution.evidence import log_p_soft
 from scalefp.data.images import grid, to_float, to_pil, to_uint8
-from scalefp.evaluation.redrawing import nearest_inputs, redrawn
-from scalefp.experiment import Experiment, made, markdown_table
+from scalefp.evaluation.redrawing import redrawn
+from scalefp.experiment import Experiment
 from scalefp.key import Key
 from scalefp.loading import load_model
 from scalefp.metrics import psnr
@@ -42,12 +49,7 @@ CHANGES: list[tuple[str, str | None, float]] = [
     ("noise of 0.1", "noise", 0.1),
     ("half size and back", "resize", 0.5),
 ]
-REDRAWING = 100  # steps on a latent
-FITTING, AT_ONCE = 200, 8  # steps on a copy, and pictures in each
-WEIGHTS_RATE, LATENTS_RATE = 1e-4, 1e-2  # with ten times the first it draws nothing any more
-PAIRS = 8  # keys whose pictures are made with bound bits and without
-SHEET = "checks.png"
-Draw = Callable[[int], Tensor]  # so many latents [n, dz]
+AT_ONCE = 8  # pictures of which a mean is taken
 
 
 def files_of(pictures: Tensor) -> list[Image.Image]:
@@ -60,38 +62,16 @@ def pixels_of(files: list[Image.Image]) -> Tensor:
     return torch.stack([torch.from_numpy(np.array(file)).permute(2, 0, 1) for file in files])
 
 
-def fitted(own: Instance, pictures: Tensor, latents: Tensor, seed: int) -> Instance:
-    """A copy of which all weights were trained to make pictures [b, 3, R, R] of these latents
-    [b, dz], which are trained along with it."""
-    network, source = copy.deepcopy(own), torch.Generator().manual_seed(seed)
-    weights = [nn.Parameter(weight.clone()) for weight in network.parameters()]
-    for name, weight in zip(list(network._parameters), weights, strict=True):
-        network._parameters[name] = weight
-    found = latents.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam(
-        [{"params": weights, "lr": WEIGHTS_RATE}, {"params": [found], "lr": LATENTS_RATE}]
-    )
-    bar = tqdm(range(FITTING), desc=f"a copy fitted to {len(pictures)}", unit="step", leave=False)
-    for _ in bar:
-        some = torch.randint(len(pictures), (min(AT_ONCE, len(pictures)),), generator=source)
-        optimizer.zero_grad()
-        (network(found[some]) - pictures[some]).square().mean().backward()
-        optimizer.step()
-    return network.requires_grad_(False)
-
-
 class Checks:
     """Rows of pictures that may name her, and what a lift check says of those that do."""
 
-    def __init__(self, model: Model, key: Key, only: str) -> None:
-        self.model, self.key, self.only = model, key, only
+    def __init__(self, model: Model, key: Key) -> None:
+        self.model, self.key = model, key
         self.rows: list[dict[str, Any]] = []
         self.shown: list[Tensor] = []
 
     def add(self, what: str, files: list[Image.Image], before: Tensor | None = None) -> None:
         """Read files; ``before`` are the pictures [b, 3, R, R] that they were made from."""
-        if self.only not in what:
-            return
         reading = self.model.decode(files, progress=False)
         p_values = np.exp(log_p_soft(reading.logits, self.key.bits[None]))
         named = p_values * ISSUED <= FPR
@@ -143,13 +123,50 @@ def cost(model: Model, seed: int) -> dict[str, Any]:
     return {name: float(np.mean(values)) for name, values in parts.items()}
 
 
-def attack(
-    options: argparse.Namespace, hers: Instance, his: Instance, checks: Checks, draw: Draw
-) -> None:
-    """His pictures with her fingerprint laid on, and those of a copy that was fitted to hers."""
+@dataclass
+class Case:
+    """Who is attacked, by whom, and how much is tried."""
+
+    model: Model
+    options: argparse.Namespace
+
+    def __post_init__(self) -> None:
+        chance, seed = np.random.default_rng(self.options.seed), self.options.seed
+        self.keys = [
+            Key.from_bits(chance.integers(0, 2, self.model.config.n_bits))
+            for _ in range(1 + max(self.options.copies))
+        ]
+        self.chance, self.source = chance, torch.Generator().manual_seed(seed)
+        self.hers, *self.others = map(self.model.instantiate, self.keys)
+        self.his = self.others[0]
+        self.checks = Checks(self.model, self.keys[0])
+
+    def draw(self, count: int) -> Tensor:
+        """So many latents [n, dz]."""
+        return torch.randn(count, self.model.config.latent_dim, generator=self.source)
+
+    @torch.no_grad()
+    def files(self, count: int) -> Tensor:
+        """So many pictures of hers [n, 3, R, R], as files give them."""
+        return to_float(to_uint8(self.hers(self.draw(count))))
+
+
+def hers(case: Case) -> None:
+    """Her pictures, as they are and changed."""
+    pictures = case.files(case.options.pictures)
+    for what, name, strength in CHANGES:
+        files = files_of(pictures)
+        if name is not None:
+            files = [PERTURBATIONS[name].apply(file, strength, case.chance) for file in files]
+        case.checks.add(f"hers, {what}", files)
+
+
+def laid(case: Case) -> None:
+    """His pictures with her fingerprint laid on."""
+    hers, his, draw, options = case.hers, case.his, case.draw, case.options
     with torch.no_grad():
         drawn = draw(options.pictures)
-        own, one = his(drawn), to_float(to_uint8(hers(draw(options.pictures))))
+        own, one = his(drawn), case.files(options.pictures)
         latents = draw(options.pictures)
         exact = hers(latents) - his(latents)
         mean = torch.zeros_like(own[0])
@@ -157,115 +174,114 @@ def attack(
             mean += (hers(draw(AT_ONCE)) - his(draw(AT_ONCE))).mean(dim=0)
         mean /= options.many // AT_ONCE
     again = redrawn(his, one, drawn.flip(0), steps=REDRAWING)
-    for what, laid in (
+    for what, added in (
         ("one picture of hers less what his copy makes of it", one - again),
         (f"twice the mean of {options.many} of hers less that of as many of his", 2 * mean),
         ("what her copy makes of a latent and his does not, exactly", exact),
         ("the same twice", 2 * exact),
     ):
-        checks.add(f"his, with {what}", files_of(own + laid), own)
+        case.checks.add(f"his, with {what}", files_of(own + added), own)
+
+
+def made_by(case: Case, what: str, network: nn.Module) -> None:
+    """Pictures of a copy that imitates hers, beside his of the same latents."""
+    drawn = case.draw(case.options.pictures)
     with torch.no_grad():
-        more = to_float(to_uint8(hers(draw(max(options.fitted)))))
-    started = [
-        nearest_inputs(his, part, draw(len(part)), steps=REDRAWING)
-        for part in tqdm(more.split(AT_ONCE), desc="latents", unit="batch", leave=False)
-    ]
-    for size in options.fitted:
-        copied = fitted(his, more[:size], torch.cat(started)[:size], options.seed)
-        with torch.no_grad():
-            made_by_it = copied(drawn)
-        checks.add(f"made by his copy, fitted to {size} of hers", files_of(made_by_it), own)
+        case.checks.add(what, files_of(network(drawn)), case.his(drawn))
+
+
+def fits(case: Case) -> None:
+    """Pictures of his copy after it was trained on hers."""
+    seed, sizes = case.options.seed, case.options.fitted
+    more = case.files(max(sizes))
+    started = latents_of(case.his, more, case.source)
+    for size in sizes:
+        copied, steps = fitted(case.his, more[:size], started[:size], seed)
+        made_by(case, f"made by his copy, fitted to {size} of hers in {steps:,} steps", copied)
+
+
+def comparisons(case: Case) -> None:
+    """Pictures of copies that several recipients put together after comparing theirs."""
+    seed, copies, known = case.options.seed, case.options.copies, case.options.known
+    pictures = case.files(max(known))
+    started = latents_of(case.his, pictures, case.source)
+    fewest = min(known)
+    tries = [(count, fewest, False) for count in copies]
+    tries += [(max(copies), size, True) for size in known]
+    for count, size, mixed in tries:
+        found = compare(case.others[:count])
+        made_of = "any mixture of what their bits change" if mixed else "what their bits change"
+        network = rebuilt(case.his, found, pictures[:size], started[:size], seed, mixed=mixed)
+        made_by(case, f"put together from {count} copies and {size} of hers, by {made_of}", network)
+
+
+def limits(case: Case) -> None:
+    """Pictures of her copy, with the nearest sum of others' bound bits in place of hers: as far as
+    they can come who compare copies and find the best numbers."""
+    model, binding = case.model, binding_of(case.model)
+    secret, tensors = model.folding.secret, model.folding.tensors(case.keys[0])
+    like = tensors[binding.name]
+    hers, *others = [binding.change(secret, key, like) for key in case.keys]
+    for count in case.options.copies:
+        nearest = nearest_sum(hers, others[:count], binding.directions)
+        network = Instance(model.folding.sizes, {**tensors, binding.name: like + nearest})
+        what = f"by her copy, with the nearest sum of what bound bits of {count} others change"
+        made_by(case, what, network)
+
+
+ROWS: dict[str, Callable[[Case], None]] = {
+    "hers": hers, "laid": laid, "fitted": fits, "compared": comparisons, "limits": limits,
+}  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Whether pictures name her, and pass."""
     model = load_model(options.model)
-    binding, chance = binding_of(model), np.random.default_rng(options.seed)
-    keys = [Key.from_bits(chance.integers(0, 2, model.config.n_bits)) for _ in range(2)]
-    hers, his = map(model.instantiate, keys)
-    source = torch.Generator().manual_seed(options.seed)
-
-    def draw(count: int) -> Tensor:
-        return torch.randn(count, model.config.latent_dim, generator=source)
-
-    checks = Checks(model, keys[0], options.only)
-    with torch.no_grad():
-        pictures = hers(draw(options.pictures))
-    for what, name, strength in CHANGES:
-        files = files_of(pictures)
-        if name is not None:
-            files = [PERTURBATIONS[name].apply(file, strength, chance) for file in files]
-        checks.add(f"hers, {what}", files)
-    attack(options, hers, his, checks, draw)
-    sheet = grid(torch.cat(checks.shown), columns=len(checks.shown[0]))
-    sheet.save(options.out / SHEET)
+    binding = binding_of(model)
+    if options.shared:
+        one_for_all = Key.from_bits(np.zeros(model.config.n_bits, np.uint8))
+        change: Any = partial(binding.factors, key=one_for_all)
+        binding.factors = lambda secret, key: change(secret)  # type: ignore[method-assign]
+    case = Case(model, options)
+    ROWS[options.rows](case)
+    sheet = grid(torch.cat(case.checks.shown), columns=len(case.checks.shown[0]))
+    sheet.save(options.out / f"checks-{options.name}.png")
     return {
         "release": model.digest,
         "bound_bits": binding.sizes.n_bits,
         "layer": binding.sizes.layer,
         "seed": options.seed,
-        "cost": cost(model, options.seed),
-        "rows": checks.rows,
-    }
-
-
-def page(results: dict[str, Any]) -> str:
-    """Two tables as Markdown."""
-    rows = [
-        [
-            row["what"],
-            f"{row['bits']:.3f}",
-            f"{row['named']} of {row['pictures']}",
-            f"{row['passed']} of {row['named']}" if row["named"] else "",
-            f"{np.mean(row['agree']):.1f}" if row["agree"] else "",
-            f"{row['psnr']:.1f}" if "psnr" in row else "",
-        ]
-        for row in results["rows"]
-    ]
-    bound = results["bound_bits"]
-    head = [
-        "pictures", "her bits", "she named", "of these passed", f"bound bits of {bound}",
-        "dB to the picture before",
-    ]  # fmt: skip
-    spent = results["cost"]
-    costs = [
-        [label, f"{spent[f'{name}without']:{form}}", f"{spent[f'{name}with']:{form}}"]
-        for label, name, form in (
-            ("bits read, as they are", "as they are, ", ".4f"),
-            ("bits read after JPEG 50", "JPEG 50, ", ".4f"),
-            ("PSNR of two keys, dB", "two_keys_", ".1f"),
-        )
-    ]
-    return "\n\n".join(
-        [
-            "# Lift checks",
-            f"Release `{results['release'][:16]}`, {bound} bound bits in `{results['layer']}`, "
-            f"{made(results)} She is named among 10^6 issued keys at fpr "
-            "1e-6, single images; a check passes at the same probability. Of the pictures that "
-            "name nobody none is checked.",
-            markdown_table(head, rows, range(1, 6)),
-            f"What bound bits cost ({PAIRS} pairs of keys, 16 pictures each, no search): pictures "
-            f"with them are at {spent['psnr']:.1f} dB to those without.",
-            markdown_table(["", "without bound bits", "with"], costs, range(1, 3)),
-        ]
-    ) + "\n"  # fmt: skip
+        "shared": options.shared,
+        "rows": case.checks.rows,
+    } | ({"cost": cost(model, options.seed)} if options.rows == "hers" else {})
 
 
 EXPERIMENT = Experiment(
-    Path(__file__).parent, measure, page, results_file="checks.json", page_file="checks.md"
-)
+    Path(__file__).parent, measure, page, named_by="rows", results_file="checks.json",
+    page_file="checks.md",
+)  # fmt: skip
 
 
 def main() -> None:
     """Measure a release that `scalefp release bind` made, and write results, page and pictures."""
     parser = EXPERIMENT.parser(__doc__)
     parser.add_argument("--model", required=True, help="release that `scalefp release bind` made")
+    parser.add_argument("--rows", choices=ROWS, required=True, help="what is measured")
     parser.add_argument("--pictures", type=int, default=6, help="in each row")
     parser.add_argument("--many", type=int, default=256, help="whose mean is taken")
     parser.add_argument(
-        "--fitted", type=int, nargs="+", default=[16, 64], help="pictures a copy is fitted to"
+        "--fitted", type=int, nargs="+", default=[16, 64, 256], help="pictures a copy is fitted to"
     )
-    parser.add_argument("--only", default="", help="rows whose name has this text")
+    parser.add_argument(
+        "--copies", type=int, nargs="+", default=[2, 8, 32], help="copies that are compared"
+    )
+    parser.add_argument(
+        "--known", type=int, nargs="+", default=[16, 64], help="pictures of hers, beside these"
+    )
+    parser.add_argument(
+        "--shared", action="store_true",
+        help="let all copies share the directions of their bound bits, which they do not",
+    )  # fmt: skip
     EXPERIMENT.run(parser)
 
 

@@ -10,7 +10,6 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from scalefp.options import check_between
 from scalefp.pretrained.directions import (
     FAINT,
     Features,
-    factors,
+    check_enough,
     keyed_convolution,
     settle_strength,
 )
@@ -54,35 +53,34 @@ class Binder:
     def __init__(self, model: Model, sizes: BindingSizes, seed: int) -> None:
         self.model, self.sizes = model, sizes
         self.chance, self.source = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        self.secret = model.folding.secret
         shapes = tensor_shapes(sizes_of(model.generator))
         self.found = Binding(sizes, keyed_weight(sizes.layer, shapes))
 
-    def _bits(self, count: int) -> NDArray[np.uint8]:
-        return self.chance.integers(0, 2, count, dtype=np.uint8)
-
-    def _networks(self, count: int, what: str) -> Iterator[tuple[Generator, Tensor]]:
-        """Networks of keys drawn at random, and latents for each."""
+    def _networks(self, count: int, what: str) -> Iterator[tuple[Key, Generator, Tensor]]:
+        """Keys drawn at random, the network of each, and latents."""
         config = self.model.config
         for _ in tqdm(range(count), desc=what, unit="key", delay=2, leave=False):
-            network = without_bound_bits(self.model, Key.from_bits(self._bits(config.n_bits)))
-            yield network, torch.randn(EACH, config.latent_dim, generator=self.source)
+            key = Key.from_bits(self.chance.integers(0, 2, config.n_bits, dtype=np.uint8))
+            latents = torch.randn(EACH, config.latent_dim, generator=self.source)
+            yield key, without_bound_bits(self.model, key), latents
 
     def features(self) -> Features:
         """What the convolution sees, of pictures of several keys."""
-        found = Features.none(self.found.others.shape[1], torch.device("cpu"))
-        for network, latents in self._networks(KEYS, "features"):
+        found = Features.none(self.found.directions.shape[1], torch.device("cpu"))
+        for _, network, latents in self._networks(KEYS, "features"):
             layer = keyed_convolution(network, [self.sizes.layer])
             with found.watching(layer):
                 network(latents)
         return found
 
     def changed(self) -> tuple[float, float]:
-        """PSNR of pictures with random bound bits to those without, and share of the weights."""
+        """PSNR of pictures with bound bits to those without, and share of the weights."""
         kept, shares = [], []
-        for network, latents in self._networks(TRIED, "strength"):
+        for key, network, latents in self._networks(TRIED, "strength"):
             weight = keyed_convolution(network, [self.sizes.layer]).weight
             was = network(latents)
-            change = self.found.change(self._bits(self.sizes.n_bits), weight)
+            change = self.found.change(self.secret, key, weight)
             shares.append(float(change.norm() / weight.norm()))
             weight += change
             kept.append(psnr_of(float((network(latents) - was).square().mean())))
@@ -90,25 +88,12 @@ class Binder:
 
     def find(self, psnr: float) -> Binding:
         """Bits that change pictures by so much: their mean PSNR."""
-        used = self.features().directions(encoded=False)
-        layer = keyed_convolution(
-            without_bound_bits(self.model, Key.from_bits(self._bits(self.model.config.n_bits))),
-            [self.sizes.layer],
-        )
-        pair = factors(used, layer, self.sizes.n_bits, self.source)
-        # Of one size, so that half precision, in which files hold them, suits both.
-        sizes = [float(one.square().mean().sqrt()) for one in pair]
-        for factor, values, size in zip(
-            (self.found.outputs, self.found.others), pair, sizes, strict=True
-        ):
-            factor.copy_(values / size)
-        self._times(FAINT / self.changed()[1])
-        settle_strength(lambda: self.changed()[0], self._times, psnr)
+        directions, used = self.found.directions, self.features().directions(encoded=False)
+        check_enough(used, self.found.channels, self.sizes.n_bits)
+        directions.copy_(used[: len(directions)] / used.square().mean().sqrt())
+        directions.mul_(FAINT / self.changed()[1])
+        settle_strength(lambda: self.changed()[0], directions.mul_, psnr)
         return self.found
-
-    def _times(self, strength: float) -> None:
-        for factor in (self.found.outputs, self.found.others):
-            factor.mul_(strength**0.5)
 
 
 @torch.no_grad()

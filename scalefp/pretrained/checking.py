@@ -76,8 +76,8 @@ def _parent(model: Model, key: Key) -> Parent:
     parent = modulate(network, n_bits, layers, deltas=layers, key_gain=0, factored=True)
     (keyed, _), *_ = parent.layers()
     assert keyed.factors is not None
-    keyed.factors[0].data = binding.outputs / keyed.delta_gain
-    keyed.factors[1].data = binding.others
+    outputs, others = binding.factors(model.folding.secret, key)
+    keyed.factors[0].data, keyed.factors[1].data = outputs / keyed.delta_gain, others
     # As convolutions on CPUs want it; the types of torch lack this form.
     parent.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return parent.requires_grad_(False)

@@ -104,6 +104,16 @@ def unbound(directions: Tensor, places: Tensor) -> Tensor:
     return found
 
 
+def check_enough(used: Tensor, rest: int, n_bits: int) -> None:
+    """Raise UserError if directions [d, m] and ``rest`` numbers on the other side of a layer are
+    too few for so many bits."""
+    if len(used) * rest < MOST_MIXED * n_bits:
+        raise UserError(
+            f"the convolution sees {used.shape[1]} numbers, of which {len(used)} directions are "
+            f"used, too few for {n_bits} bits: take fewer or another layer"
+        )
+
+
 def factors(
     used: Tensor, layer: Convolution, n_bits: int, source: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -119,11 +129,7 @@ def factors(
         UserError: there are too few directions.
     """
     rest = layer.weight.numel() // sees(layer)
-    if len(used) * rest < MOST_MIXED * n_bits:
-        raise UserError(
-            f"the convolution sees {used.shape[1]} numbers, of which {len(used)} directions are "
-            f"used, too few for {n_bits} bits: take fewer or another layer"
-        )
+    check_enough(used, rest, n_bits)
     mixing = torch.randn(max(n_bits, len(used)), len(used), generator=source)
     # Orthonormal rows as far as there are enough, else those of unit length in the mean.
     rows = torch.linalg.qr(mixing)[0] if len(used) >= n_bits else mixing / len(used) ** 0.5

@@ -125,7 +125,7 @@ class Folding:
         tensors = self.tensors(key)
         if self.binding is not None:
             weight = tensors[self.binding.name]
-            weight += self.binding.change(self.binding.bits(self.secret, key), weight)
+            weight += self.binding.change(self.secret, key, weight)
         turn_channels_(tensors, draw_turns(self.secret, key, self.sizes.channels[1:]))
         return Instance(self.sizes, tensors)
 
