@@ -40,14 +40,13 @@ REDRAWING = 100  # steps on a latent
 FITTING, FITTING_RATE = 200, 1e-3  # steps on the weights of a copy, and on latents along with them
 
 
-def points(qualities: list[int]) -> list[tuple[str, str | None, float]]:
-    """What happens to a file, the perturbation and its strength."""
-    return [
-        ("as it is", None, 0),
-        *((f"JPEG {quality}", "jpeg", quality) for quality in qualities),
-        ("half size and back", "resize", 0.5),
-        ("noise of 0.1", "noise", 0.1),
-    ]
+# What happens to a file, the perturbation and its strength.
+POINTS: tuple[tuple[str, str | None, float], ...] = (
+    ("as it is", None, 0),
+    ("JPEG 50", "jpeg", 50),
+    ("half size and back", "resize", 0.5),
+    ("noise of 0.1", "noise", 0.1),
+)
 
 
 class Readings:
@@ -145,10 +144,10 @@ def files_of(pictures: Tensor) -> list[Image.Image]:
     return to_pil(to_uint8(pictures.clamp(-1, 1)))
 
 
-def survive(attack: Attack, readings: Readings, qualities: list[int]) -> None:
+def survive(attack: Attack, readings: Readings) -> None:
     """Read her pictures after what happens to files."""
     chance, hers = np.random.default_rng(0), [attack.keys[0]] * len(attack.hers)
-    for what, name, strength in points(qualities):
+    for what, name, strength in POINTS:
         files = files_of(attack.hers)
         if name is not None:
             files = [PERTURBATIONS[name].apply(file, strength, chance) for file in files]
@@ -190,11 +189,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(model, InvertingModel) or not model.config.starts:
         raise UserError(f"{options.release} does not read by inversion of drawn latents")
     attack = Attack(model, options.pictures, options.many, options.seed)
-    attacks = 4 + len(options.fitted) if options.attacks else 0
-    readings = Readings(model, len(points(options.jpeg)) + attacks, options.pictures)
-    survive(attack, readings, options.jpeg)
-    if options.attacks:
-        lift(model, attack, readings, options.fitted)
+    readings = Readings(model, len(POINTS) + 4 + len(options.fitted), options.pictures)
+    survive(attack, readings)
+    lift(model, attack, readings, options.fitted)
     readings.bar.close()
     height, width = readings.shown[0].shape[2:]
     sheet = torch.stack([row[:4] for row in readings.shown])  # [kinds, 4, 3, R, R]
@@ -240,9 +237,7 @@ EXPERIMENT = Experiment(Path(__file__).parent, measure, table)
 def main() -> None:
     """Measure a release of experiment=bound, and write results, table and pictures."""
     parser = EXPERIMENT.parser(__doc__)
-    parser.add_argument(
-        "--release", required=True, help="file that experiment=bound or dcgan_bound wrote"
-    )
+    parser.add_argument("--release", required=True, help="file that experiment=bound wrote")
     parser.add_argument("--pictures", type=int, default=4, help="that are read in each row")
     parser.add_argument("--many", type=int, default=256, help="whose mean is taken")
     parser.add_argument(
@@ -252,11 +247,6 @@ def main() -> None:
         default=[1, 4, 16],
         help="pictures that a copy is fitted to",
     )
-    parser.add_argument("--jpeg", type=int, nargs="+", default=[50], help="qualities")
-    parser.add_argument(
-        "--attacks", action=argparse.BooleanOptionalAction, default=True,
-        help="lay her key on his pictures and fit his copy to hers",
-    )  # fmt: skip
     EXPERIMENT.run(parser)
 
 

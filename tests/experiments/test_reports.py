@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+import adopted_generator
 import before_after
-import bind
 import transfer_report
 from scalefp.bench.report import markdown as bench
 from scalefp.evaluation.report import markdown as evaluation
@@ -24,6 +24,7 @@ REPORTS = {
     "adopted_generator": ROOT / "pretrained",
     "baselines": ARTIFICIAL / "baselines",
     "bind": ROOT / "binding",
+    "bound_dcgan": ROOT / "binding" / "dcgan",
     "checking": ROOT / "lifting",
     "calibrate": ROOT / "false-attribution",
     "collude": ROOT / "collusion",
@@ -64,8 +65,11 @@ def test_jobs_in_another_folder_have_a_page_too() -> None:
     folder = ARTIFICIAL / "transfer-coarse"
     page = transfer_report.EXPERIMENT.page(load_results(folder / "results.json"))
     assert page == (folder / "table.md").read_text(encoding="utf-8")
-    folder = ROOT / "binding" / "dcgan"
-    page = bind.EXPERIMENT.page(load_results(folder / "results.json"))
+
+
+def test_the_control_is_reported_as_the_generator_of_others_is() -> None:
+    folder = ROOT / "pretrained" / "plain"
+    page = adopted_generator.EXPERIMENT.page(load_results(folder / "results.json"))
     assert page == (folder / "table.md").read_text(encoding="utf-8")
 
 
