@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Curve = dict[str, Mapping[str, Any]]  # value of the scale's setting, as text -> figure
 COLUMNS = 3  # panels beside each other, at most
+LONG = 40  # letters: longer names of curves stand below all panels, once
 MANY = 8  # times the least: from there on a scale is logarithmic
 
 
@@ -83,8 +84,7 @@ def plot(report: Mapping[str, Any]) -> Figure | None:
         _show_published(
             axes, scale, [one for m in metrics for one in report["published"].get(m, [])]
         )
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize=6)
+    _name_curves(figure)
     figure.suptitle(report["question"] or report["folder"], fontsize=10)
     return figure
 
@@ -130,6 +130,19 @@ def _finish(axes: Axes, scale: Scale, words: str) -> None:
     axes.set_title(words, fontsize=9)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
+
+
+def _name_curves(figure: Figure) -> None:
+    """A legend in each panel that needs one, or one below all where names would cover a panel."""
+    found = [(axes, *axes.get_legend_handles_labels()) for axes in figure.axes]
+    named = {label: handle for _, *pair in found for handle, label in zip(*pair, strict=True)}
+    if max(map(len, named), default=0) > LONG:
+        figure.set_figheight(figure.get_figheight() + 0.2 * len(named))
+        figure.legend(list(named.values()), list(named), fontsize=6, loc="outside lower center")
+        return
+    for axes, _, labels in found:
+        if labels:
+            axes.legend(fontsize=6)
 
 
 def _show_published(axes: Axes, scale: Scale, published: Sequence[Mapping[str, Any]]) -> None:

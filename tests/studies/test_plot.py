@@ -66,3 +66,13 @@ def test_words_are_named_at_the_side_and_lead_to_their_points() -> None:
 def test_nothing_is_drawn_of_no_figures_or_of_one_setting() -> None:
     assert plot(report([{"setting": {"x": 1}, "figures": {}}], ["psnr"])) is None
     assert plot(report([row({}, psnr=1)], ["psnr"])) is None
+
+
+def test_names_too_long_for_a_panel_stand_below_all_of_them_once() -> None:
+    long = "a setting of which the name is rather long"
+    rows = [row({"x": x, long: word}, psnr=x, ssim=x / 9) for x in (1, 2) for word in ("a", "b")]
+    figure = plot(report(rows, ["psnr", "ssim"]))
+    assert figure is not None
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"{long}=a", f"{long}=b"]
