@@ -94,10 +94,10 @@ def test_evaluations_and_benchmarks_are_reported_as_they_lie_here() -> None:
 
 
 # Studies whose jobs are of several versions of the code, as their READMEs say: jobs of each.
-MIXED = {"ablation": [3, 13, 20], "capacity": [1, 5]}
+MIXED = {"ablation": [3, 13, 20], "capacity": [1, 5], "capacity/maps": [2, 3]}
 
 
-@pytest.mark.parametrize("study", ["ablation", "capacity", "scalability"])
+@pytest.mark.parametrize("study", ["ablation", "capacity", "capacity/maps", "scalability"])
 def test_a_studys_page_and_table_are_made_of_the_jobs_beside_them(
     study: str, tmp_path: Path
 ) -> None:
