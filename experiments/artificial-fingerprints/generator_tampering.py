@@ -100,6 +100,7 @@ def train_on(
     """
     waiting = list(images)
     learner = Dcgan(data, WARM_UP_IMAGES + waiting[-1], seed)
+    assert isinstance(learner.average, Generator)
     for part in (learner.generator, learner.average):
         part.load_state_dict(network.state_dict())
     seen = 0

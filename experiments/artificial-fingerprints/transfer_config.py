@@ -10,6 +10,7 @@ from scalefp.errors import UserError
 GENERATORS = {
     "ours": "generators.ours:Ours",
     "ours_maps": "generators.ours:OursWithMaps",
+    "ours_dcgan": "generators.ours_dcgan:OursAgainstDcgan",
     "dcgan": "generators.dcgan:Dcgan",
     "ddpm": "generators.ddpm:Ddpm",
 }
@@ -35,6 +36,7 @@ class TransferConfig:
         default_factory=lambda: {
             "ours": 60_000,
             "ours_maps": 60_000,
+            "ours_dcgan": 60_000,
             "dcgan": 100_000,
             "ddpm": 40_000,
         }

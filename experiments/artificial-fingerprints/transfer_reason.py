@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from generators.dcgan import LATENT, Dcgan
-from generators.ours import Ours
+from generators.dcgan import Dcgan
+from generators.ours import Ours, draw
 from scalefp.artificial.marker import Marker
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import to_float, to_uint8
@@ -54,22 +55,10 @@ def generator_to_fit(name: str, data: ImageSet, seed: int, total: int) -> Fitted
     config = TransferConfig(generator=name, seed=seed, images={name: total})
     learner = make_learner(config, data)
     if isinstance(learner, Dcgan):
-        network = learner.generator
-
-        def draw(count: int, chance: torch.Generator) -> Tensor:
-            made: Tensor = network(torch.randn(count, LATENT, 1, 1, generator=chance))
-            return made
-
-        return Fitted(draw, learner.generator_optimizer)
+        return Fitted(partial(learner.draw, learner.generator), learner.generator_optimizer)
     assert isinstance(learner, Ours)
-    generator, sizes = learner.state.generator, learner.config.model
-
-    def draw_ours(count: int, chance: torch.Generator) -> Tensor:
-        nobody = generator.embedding(torch.zeros(1, sizes.n_bits), torch.zeros(()))
-        z = torch.randn(count, sizes.latent_dim, generator=chance)
-        return generator.synthesize(z, nobody.expand(count, -1))
-
-    return Fitted(draw_ours, learner.state.reader_optimizer)
+    drawn = partial(draw, learner.state.generator, learner.config.model)
+    return Fitted(drawn, learner.state.reader_optimizer)
 
 
 def explained(images: Tensor, pattern: Tensor) -> float:

@@ -21,7 +21,10 @@ from scalefp.experiment import Experiment, make_folder, markdown_table, new_figu
 
 Result = dict[str, Any]
 POOLS = ("1", "4", "16", "64")
-COLOURS = {"ours": "tab:blue", "ours_maps": "tab:red", "dcgan": "tab:orange", "ddpm": "tab:green"}
+COLOURS = {
+    "ours": "tab:blue", "ours_maps": "tab:red", "ours_dcgan": "tab:purple", "dcgan": "tab:orange",
+    "ddpm": "tab:green",
+}  # fmt: skip
 TITLE = 16  # pixels above each part of the sheet
 
 

@@ -62,9 +62,9 @@ def test_the_page_is_made_of_the_results(script: str) -> None:
 
 
 def test_jobs_in_another_folder_have_a_page_too() -> None:
-    folder = ARTIFICIAL / "transfer-coarse"
-    page = transfer_report.EXPERIMENT.page(load_results(folder / "results.json"))
-    assert page == (folder / "table.md").read_text(encoding="utf-8")
+    for folder in (ARTIFICIAL / "transfer-coarse", ARTIFICIAL / "transfer-ours"):
+        page = transfer_report.EXPERIMENT.page(load_results(folder / "results.json"))
+        assert page == (folder / "table.md").read_text(encoding="utf-8")
 
 
 def test_the_control_is_reported_as_the_generator_of_others_is() -> None:

@@ -14,6 +14,7 @@ import transfer_figures
 import transfer_report
 from generators.dcgan import Dcgan
 from generators.ours import Ours, OursWithMaps
+from generators.ours_dcgan import OursAgainstDcgan
 from scalefp.artificial.config import MarkConfig
 from scalefp.artificial.encoder import Encoder
 from scalefp.artificial.marker import Marker, save_marker
@@ -25,7 +26,10 @@ from scalefp.key import Key
 from scalefp.networks.decoder import Decoder
 
 BATCH = 16
-LEARNERS = {"ours": (Ours, 40), "dcgan": (Dcgan, 80), "ddpm": (None, 40)}  # steps
+LEARNERS = {
+    "ours": (Ours, 40), "ours_dcgan": (OursAgainstDcgan, 120), "dcgan": (Dcgan, 80),
+    "ddpm": (None, 40),
+}  # steps  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +174,7 @@ def test_a_job_that_was_stopped_ends_like_one_that_was_not(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"generator": "gan"}, "generator must be one of ours, ours_maps, dcgan, ddpm"),
+        ({"generator": "gan"}, "generator must be one of ours, ours_maps, ours_dcgan, dcgan"),
         ({"data": "cifar"}, r"give sources.cifar=PATH"),
         ({"samples": 63}, "samples must be at least 64"),
         ({"samples": 66}, "lower samples="),

@@ -44,8 +44,8 @@ class Generator(nn.Sequential):
     @torch.inference_mode()
     def sample(self, count: int, seed: int) -> Tensor:
         """Images of latents drawn from ``seed``, [count, 3, R, R] in [-1, 1]."""
-        draw = torch.Generator().manual_seed(seed)
-        z = torch.randn(count, LATENT, 1, 1, generator=draw)
+        chance = torch.Generator().manual_seed(seed)
+        z = torch.randn(count, LATENT, 1, 1, generator=chance)
         self.eval()
         return torch.cat([self(part) for part in z.split(BATCH)])
 
@@ -67,7 +67,7 @@ class Dcgan:
     def __init__(self, data: ImageSet, total: int, seed: int) -> None:
         self.data, self.total, self.seed = data, total, seed
         torch.manual_seed(seed)
-        self.generator = Generator(data.resolution).apply(_init)
+        self.generator = self.make_generator()
         self.discriminator = make_discriminator(data.resolution).apply(_init)
         for network in (self.generator, self.discriminator):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -79,11 +79,19 @@ class Dcgan:
             self.discriminator.parameters(), LEARNING_RATE, BETAS, fused=True
         )
 
+    def make_generator(self) -> nn.Module:
+        """The generator before its first image."""
+        return Generator(self.data.resolution).apply(_init)
+
+    def draw(self, generator: nn.Module, count: int, chance: torch.Generator) -> Tensor:
+        """So many images of random latents, [count, 3, R, R], with gradients."""
+        made: Tensor = generator(torch.randn(count, LATENT, 1, 1, generator=chance))
+        return made
+
     def step_discriminator(self, seen: int) -> tuple[Tensor, float]:
         """The first half of a step: the generated batch, and the discriminator's loss."""
-        draw = step_generator(self.seed, 0, seen)
+        chance = step_generator(self.seed, 0, seen)
         real = real_batch(self.data, self.seed, seen, self.batch)
-        z = torch.randn(self.batch, LATENT, 1, 1, generator=draw)
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = rate(LEARNING_RATE, seen, self.total)
@@ -91,7 +99,7 @@ class Dcgan:
 
         self.discriminator.requires_grad_(True)
         with fast_precision():
-            fake = self.generator(z)
+            fake = self.draw(self.generator, self.batch, chance)
             # Real and generated images are normalised by statistics of their own.
             on_real = self.discriminator(real).float()
             on_fake = self.discriminator(fake.detach()).float()
@@ -112,6 +120,7 @@ class Dcgan:
         return {"discriminator": discriminator_loss, "generator": generator_loss.item()}
 
     def sample(self, count: int, seed: int) -> Tensor:
+        assert isinstance(self.average, Generator)
         return self.average.sample(count, seed)
 
     def _parts(self) -> dict[str, Any]:

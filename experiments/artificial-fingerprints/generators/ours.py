@@ -16,11 +16,19 @@ from scalefp.config import (
     TrainConfig,
 )
 from scalefp.data.dataset import ImageSet
+from scalefp.networks.generator import Generator
 from scalefp.training.distributed import World
 from scalefp.training.precision import pick_precision
 from scalefp.training.schedule import Progress
 from scalefp.training.state import TrainingState
 from scalefp.training.step import Step
+
+
+def draw(generator: Generator, sizes: ModelConfig, count: int, chance: torch.Generator) -> Tensor:
+    """Images of random latents under no key, [count, 3, R, R]."""
+    nobody = generator.embedding(torch.zeros(1, sizes.n_bits), torch.zeros(()))
+    latents = torch.randn(count, sizes.latent_dim, generator=chance).split(Ours.batch)
+    return torch.cat([generator.synthesize(z, nobody.expand(len(z), -1)) for z in latents])
 
 
 class Ours:
@@ -57,14 +65,8 @@ class Ours:
 
     @torch.inference_mode()
     def sample(self, count: int, seed: int) -> Tensor:
-        draw, model = torch.Generator().manual_seed(seed), self.config.model
-        embedding = self.average.embedding(
-            torch.zeros(1, model.n_bits), torch.zeros(())
-        )  # of no key
-        latents = torch.randn(count, model.latent_dim, generator=draw).split(self.batch)
-        return torch.cat(
-            [self.average.synthesize(z, embedding.expand(len(z), -1)) for z in latents]
-        )
+        chance = torch.Generator().manual_seed(seed)
+        return draw(self.average, self.config.model, count, chance)
 
     def _parts(self) -> dict[str, Any]:
         return {n: part for n, part in vars(self.state).items() if not isinstance(part, Progress)}
