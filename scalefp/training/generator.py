@@ -63,8 +63,6 @@ class GeneratorTraining:
 
     def __init__(self, config: TrainConfig, world: World) -> None:
         self.config, self.world = config, world
-        if config.fingerprint and world.is_main:
-            warn_if_narrow(config.model)
         self.data = images_of(config, world)
         self._step: Step | None = None
         self.state = TrainingState.build(config, world.device)
@@ -75,6 +73,8 @@ class GeneratorTraining:
 
     def step(self, precision: torch.dtype) -> dict[str, Tensor]:
         if self._step is None:  # the state is what it was restored to by now
+            if self.config.fingerprint and self.world.is_main and not self.state.progress.images:
+                warn_if_narrow(self.config.model)
             self._step = Step(self.config, self.state, self.data, self.world, precision)
         return self._step()
 
