@@ -44,6 +44,7 @@ REPORTS = {
     "registry_bench": ROOT / "registry",
     "remove": ROOT / "removal",
     "robustness": ARTIFICIAL / "robustness",
+    "scan_bench": ROOT / "scanning",
     "secrecy": ARTIFICIAL / "secrecy",
     "strength": ARTIFICIAL / "strength",
     "tradeoff": ROOT / "fidelity",
