@@ -8,7 +8,6 @@ was stopped is kept in --parts. To read a picture takes ten seconds of a core.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,21 +17,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scalefp.attribution.evidence import log_p_soft
 from scalefp.config import ModelConfig
 from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.errors import UserError
 from scalefp.evaluation.features import extract, mobilenet_features
 from scalefp.evaluation.finetune import train_on
+from scalefp.evaluation.single_files import drawn_key, mean, milliseconds_a_key, read_file
 from scalefp.experiment import Experiment, accuracy_rows, accuracy_table
-from scalefp.key import Key
 from scalefp.loading import load_generating
 from scalefp.metrics import Statistics, frechet_distance, psnr
 from scalefp.networks.discriminator import Discriminator
 from scalefp.perturb import PERTURBATIONS
 from scalefp.pretrained.release import InvertingModel
 
-ISSUED, FPR = 10**6, 1e-6  # keys among which one is named, and how often an innocent one is
 # What happens to a file, the perturbation and its strength, and the target.
 POINTS: tuple[tuple[str, str | None, float, float | None], ...] = (
     ("as it is", None, 0, 0.998),
@@ -50,29 +47,17 @@ STAGES, BATCH, CLEAN, LOOKED, TUNED, LOST = tuple(range(0, 1025, 32)), 32, 600, 
 KEYS_TIMED = 20
 
 
-def drawn_key(model: InvertingModel, *seeds: int) -> Key:
-    """A key of this release, always the same for the same numbers."""
-    return Key.from_bits(np.random.default_rng(seeds).integers(0, 2, model.n_bits))
-
-
-def read(model: InvertingModel, file: Image.Image, key: Key) -> dict[str, float]:
-    """The share of a key's bits that are read from a file, and whether it names the key."""
-    reading = model.decode(file, progress=False)
-    p = float(np.exp(log_p_soft(reading.logits, key.bits[None])[0]))
-    return {"right": float((reading.bits[0] == key.bits).mean()), "named": float(p * ISSUED <= FPR)}
-
-
 @torch.inference_mode()
 def after(
     model: InvertingModel, seed: int, number: int, name: str | None, strength: float
 ) -> dict[str, float]:
     """What is read of a picture's file after a change."""
-    key = drawn_key(model, seed, number)
+    key = drawn_key(model.n_bits, seed, number)
     latents = model.inputs.draw(number + 1, torch.Generator().manual_seed(seed))[-1:]
     (file,) = to_pil(to_uint8(model.instantiate(key)(latents).clamp(-1, 1)))
     if name is not None:
         file = PERTURBATIONS[name].apply(file, strength, np.random.default_rng(seed))
-    return read(model, file, key)
+    return read_file(model, file, key)
 
 
 @torch.inference_mode()
@@ -81,7 +66,7 @@ def fidelity(model: InvertingModel, seed: int) -> list[float]:
     source, found = torch.Generator().manual_seed(seed + 3), list[float]()
     for number in range(COMPARED // EACH):
         latents = model.inputs.draw(EACH, source)
-        made = model.instantiate(drawn_key(model, seed, 6000 + number))(latents).clamp(-1, 1)
+        made = model.instantiate(drawn_key(model.n_bits, seed, 6000 + number))(latents).clamp(-1, 1)
         found += psnr(to_float(to_uint8(made)), model.original(latents).clamp(-1, 1)).tolist()
     return found
 
@@ -98,7 +83,7 @@ def features(model: InvertingModel, seed: int) -> dict[str, Any]:
         return Statistics.of(extract(extractor, torch.cat(made)))
 
     plain = [model.original] * (COMPARED // EACH)
-    keyed = [model.instantiate(drawn_key(model, seed, 4000 + n)) for n in range(len(plain))]
+    keyed = [model.instantiate(drawn_key(model.n_bits, seed, 4000 + n)) for n in range(len(plain))]
     reference = statistics(plain)
     return {
         "extractor": extractor.name, "images": EACH * len(plain),
@@ -110,7 +95,7 @@ def features(model: InvertingModel, seed: int) -> dict[str, Any]:
 def trained_on(model: InvertingModel, seed: int) -> dict[str, Any]:
     """What is read after a recipient trained his copy on as a GAN against clean pictures of the
     original, until its pictures have lost 3 dB. They are more than he would have."""
-    key, source = drawn_key(model, seed, 3000), torch.Generator().manual_seed(seed + 2)
+    key, source = drawn_key(model.n_bits, seed, 3000), torch.Generator().manual_seed(seed + 2)
     instance = model.instantiate(key)
     with torch.inference_mode():
         looked = model.inputs.draw(LOOKED, source)
@@ -131,23 +116,8 @@ def trained_on(model: InvertingModel, seed: int) -> dict[str, Any]:
         files = to_pil(made[:TUNED])
         if kept[-1][1] <= kept[0][1] - LOST:
             break
-    (images, reached), found = kept[-1], [read(model, file, key) for file in files]
+    (images, reached), found = kept[-1], [read_file(model, file, key) for file in files]
     return {"images": images, "psnr_before": kept[0][1], "psnr": reached, "read": found}
-
-
-def milliseconds(model: InvertingModel, seed: int) -> float:
-    """Of a processor, to put a key into the network: the median."""
-    found = []
-    for number in range(KEYS_TIMED):
-        key = drawn_key(model, seed, 5000 + number)
-        begun = time.process_time()
-        model.instantiate(key)
-        found.append(1000 * (time.process_time() - begun))
-    return float(np.median(found))
-
-
-def mean(readings: list[dict[str, float]], name: str = "right") -> float:
-    return float(np.mean([one[name] for one in readings]))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -157,8 +127,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"{options.release} does not read by inversion of drawn latents")
     seed, numbers = options.seed, range(options.pictures)
     parts = EXPERIMENT.parts(options, {"release": model.digest, "seed": seed})
+    timed = [drawn_key(model.n_bits, seed, 5000 + n) for n in range(KEYS_TIMED)]
     figures: dict[str, Callable[[], Any]] = {
-        "key": partial(milliseconds, model, seed),
+        "key": partial(milliseconds_a_key, model, timed),
         "fidelity": partial(fidelity, model, seed),
         "features": partial(features, model, seed),
         "trained on": partial(trained_on, model, seed),

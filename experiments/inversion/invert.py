@@ -9,8 +9,7 @@ to files. What was measured before it was stopped is kept in --parts.
 
 import argparse
 import copy
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from scalefp.attribution.evidence import log_p_soft
 from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.evaluation.features import extract, mobilenet_features
+from scalefp.evaluation.single_files import drawn_key, mean, milliseconds_a_key, read_file
 from scalefp.experiment import Experiment, accuracy_rows, accuracy_table, content_digest
 from scalefp.key import Key
 from scalefp.loading import load_generating
@@ -35,7 +34,6 @@ from scalefp.pretrained.inversion import Inverter
 from scalefp.pretrained.release import InvertingModel
 
 SIDE = 256
-ISSUED, FPR = 10**6, 1e-6  # keys among which one is named, and how often an innocent one is
 # A copy fitted to a victim's pictures: rate of Adam, rounds, her pictures and those that are read.
 FITTING_RATE, ROUNDS, HERS, FORGED = 3e-3, 30, 3, 2
 # A copy that its recipient trains on: rate of Adam, dB to lose, steps between looks, most steps,
@@ -88,21 +86,9 @@ def photographs(source: str, count: int, seed: int, side: int = SIDE) -> list[Te
     raise UserError(f"{source} has {len(found)} pictures of {side} pixels, and {count} are needed")
 
 
-def drawn_key(model: InvertingModel, *seeds: int) -> Key:
-    """A key of this release, always the same for the same numbers."""
-    return Key.from_bits(np.random.default_rng(seeds).integers(0, 2, model.n_bits))
-
-
 def file_of(pictures: Tensor) -> Image.Image:
     """A picture [1, 3, H, W] as a file of 8 bits."""
     return to_pil(to_uint8(pictures))[0]
-
-
-def read(model: InvertingModel, file: Image.Image, key: Key) -> dict[str, float]:
-    """The share of a key's bits that are read from a file, and whether it names the key."""
-    reading = model.decode(file, progress=False)
-    p = float(np.exp(log_p_soft(reading.logits, key.bits[None])[0]))
-    return {"right": float((reading.bits[0] == key.bits).mean()), "named": float(p * ISSUED <= FPR)}
 
 
 class Shown:
@@ -117,19 +103,19 @@ class Shown:
         """What is read of its file after a change, and the dB that the key cost."""
         file = change(file_of(self.made), np.random.default_rng(seed))
         fidelity = float(psnr(self.made, self.original)[0])
-        return {"psnr": fidelity, **read(self.model, file, self.key)}
+        return {"psnr": fidelity, **read_file(self.model, file, self.key)}
 
     def lifted(self, photo: Tensor) -> dict[str, float]:
         """What is read of another photograph on which somebody laid exactly what the key changed of
         this one."""
         laid = self.model.reconstruct(photo) + self.made - self.original
-        return read(self.model, file_of(laid.clamp(-1, 1)), self.key)
+        return read_file(self.model, file_of(laid.clamp(-1, 1)), self.key)
 
 
 def large(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> Any:
     """What is read of a mosaic of four photographs, of twice the side."""
     rows = [torch.cat([*photos[n : n + 2]], dim=3) for n in (0, 2)]
-    whole, key = torch.cat(rows, dim=2), drawn_key(model, seed, 1000)
+    whole, key = torch.cat(rows, dim=2), drawn_key(model.n_bits, seed, 1000)
     return Shown(model, whole, key).after(lambda file, chance: file, seed)
 
 
@@ -156,11 +142,11 @@ def fitted(model: InvertingModel, pictures: Tensor, rounds: int) -> PretrainedIn
 def forged(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> list[dict[str, float]]:
     """What names a victim in pictures of a copy that was fitted to a few of hers; she made them of
     the first photographs, and the copy is tried on the others."""
-    key = drawn_key(model, seed, 2000)
+    key = drawn_key(model.n_bits, seed, 2000)
     hers = model.instantiate(key)
     pictures = torch.cat([to_float(to_uint8(hers.reconstruct(one))) for one in photos[:HERS]])
     forger = fitted(model, pictures, ROUNDS)
-    return [read(model, file_of(forger.reconstruct(photo)), key) for photo in photos[HERS:]]
+    return [read_file(model, file_of(forger.reconstruct(photo)), key) for photo in photos[HERS:]]
 
 
 def trained_on(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> dict[str, Any]:
@@ -169,7 +155,7 @@ def trained_on(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> di
 
     The first photographs are looked at, on the others it is trained.
     """
-    key = drawn_key(model, seed, 3000)
+    key = drawn_key(model.n_bits, seed, 3000)
     instance, inverter = model.instantiate(key), model.inverter
     assert isinstance(inverter, Inverter)
     shown, rest = photos[:TUNED], photos[TUNED:]
@@ -194,7 +180,7 @@ def trained_on(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> di
             reached = away()
     network.requires_grad_(False)
     files = [file_of(instance.reconstruct(one)) for one in shown]
-    found = [read(model, file, key) for file in files]
+    found = [read_file(model, file, key) for file in files]
     return {"steps": steps, "psnr": reached, "psnr_before": begun, "read": found}
 
 
@@ -208,28 +194,15 @@ def features(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> dict
 
     reference = statistics([model.reconstruct(one) for one in photos[:half]])
     spread = statistics([model.reconstruct(one) for one in photos[half:]])
-    copies = [model.instantiate(drawn_key(model, seed, 4000 + n)) for n in range(half // EACH + 1)]
+    copies = [
+        model.instantiate(drawn_key(model.n_bits, seed, 4000 + n)) for n in range(half // EACH + 1)
+    ]
     keyed = statistics([copies[n // EACH].reconstruct(one) for n, one in enumerate(photos[half:])])
     return {
         "extractor": extractor.name, "images": half, "side": PART,
         "spread": frechet_distance(spread, reference),
         "distance": frechet_distance(keyed, reference),
     }  # fmt: skip
-
-
-def milliseconds(model: InvertingModel) -> float:
-    """Of a processor, to put a key into the network: the median."""
-    found = []
-    for number in range(KEYS_TIMED):
-        key = drawn_key(model, 5000 + number)
-        begun = time.process_time()
-        model.instantiate(key)
-        found.append(1000 * (time.process_time() - begun))
-    return float(np.median(found))
-
-
-def mean(readings: Sequence[Mapping[str, float]], name: str = "right") -> float:
-    return float(np.mean([one[name] for one in readings]))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -243,7 +216,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     settings = {"release": model.digest, "images": content_digest(source), "seed": seed}
 
     def shown(number: int) -> Shown:
-        return Shown(model, photos[number], drawn_key(model, seed, number))
+        return Shown(model, photos[number], drawn_key(model.n_bits, seed, number))
 
     def after(number: int, change: Change) -> dict[str, float]:
         return shown(number).after(change, seed)
@@ -253,8 +226,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     numbers = range(options.pictures)
     parts = EXPERIMENT.parts(options, settings)
+    timed = [drawn_key(model.n_bits, 5000 + n) for n in range(KEYS_TIMED)]
     figures: dict[str, Callable[[], Any]] = {
-        "key": lambda: milliseconds(model),
+        "key": partial(milliseconds_a_key, model, timed),
         "features": lambda: features(
             model, photographs(source, 2 * COMPARED, seed + 2, PART), seed
         ),

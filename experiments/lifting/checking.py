@@ -1,7 +1,7 @@
 """Does a lift check tell a holder's own pictures from those that her fingerprint was laid on?
 
     scalefp release bind emoji --out bound.safetensors
-    for rows in hers laid fitted compared; do
+    for rows in hers laid fitted compared limits; do
         python experiments/lifting/checking.py --model bound.safetensors --rows $rows
     done
 
@@ -9,9 +9,9 @@ writes checks.json, checks.md and a picture for each of these beside this file, 
 recipient has pictures of another's copy, and a copy of his own. He does what worked against the
 bundled release, and what nobody can do: he adds exactly what her copy makes of a latent and his
 does not (laid). Or he trains all weights of his copy until it makes her pictures (fitted), or
-compares it with others and puts one together (compared): see imitating.py. Every picture that names
-her is held against the bits that are bound to pictures of her copy, which takes half a minute of a
-core.
+compares it with others and puts one together (compared; how far that could go: limits): see
+imitating.py. Every picture that names her is held against the bits that are bound to pictures of
+her copy, which takes half a minute of a core.
 """
 
 import argparse
