@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,22 @@ def test_a_sweep_without_failures_is_exit_code_0_in_other_processes_too(
     assert sorted(done.stdout.splitlines()) == list(map(str, releases))
 
 
+def test_a_ray_cluster_of_two_workers_runs_a_sweep_and_says_what_failed(
+    run: Run, images: list[Path]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install hydra-ray-launcher")
+    command = [
+        *(sys.executable, "-m", "scalefp", "train", "-m", "hydra/launcher=ray", *TINY, *FAST),
+        *("+hydra.launcher.ray.init.num_cpus=2", f"data.source={images[0].parent}", "name=s"),
+        *("model.n_bits=4,8,16", "optimizer.learning_rate=0.001", "run.device=cpu"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "1 job of this sweep failed" in done.stderr
+    assert "model.n_bits must lie between 8 and 512, not 4." in done.stderr
+    assert sweep_names("runs/s") == {"model.n_bits=8", "model.n_bits=16"}
+
+
 def test_an_unforeseen_error_leaves_its_traceback_in_the_folder(
     run: Run, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +214,11 @@ def test_an_unforeseen_error_leaves_its_traceback_in_the_folder(
         (["+hydra.callbacks.a._target_=no.such"], ["no.such"]),
         (["-m", "seed=interval(1,2)"], ["INTERVAL"]),
         (["-m", "hydra/sweeper=nevergrad", "seed=1"], ["pip install 'hydra-nevergrad-sweeper'"]),
-        (["-m", "hydra/launcher=ray", "seed=1"], ["pip install 'hydra-ray-launcher'"]),
+        pytest.param(
+            ["-m", "hydra/launcher=ray", "seed=1"],
+            ["pip install 'hydra-ray-launcher'"],
+            marks=pytest.mark.skipif(find_spec("ray") is not None, reason="it may be installed"),
+        ),
         (["--config-dir", "nowhere"], ["nowhere", "no folder"]),
         (["--resolve"], ["--cfg job"]),
         (["--cfg", "job", "-p", "nothing"], ["no nothing among"]),
