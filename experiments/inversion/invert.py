@@ -19,11 +19,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from scalefp.data.images import to_float, to_pil, to_uint8
-from scalefp.data.source import Source, resolve_source
+from scalefp.data.images import to_float, to_uint8
 from scalefp.errors import UserError
 from scalefp.evaluation.features import extract, mobilenet_features
-from scalefp.evaluation.single_files import drawn_key, mean, milliseconds_a_key, read_file
+from scalefp.evaluation.single_files import (
+    drawn_key,
+    file_of,
+    mean,
+    milliseconds_a_key,
+    photographs,
+    read_file,
+)
 from scalefp.experiment import Experiment, accuracy_rows, accuracy_table, content_digest
 from scalefp.key import Key
 from scalefp.loading import load_generating
@@ -70,25 +76,6 @@ POINTS: tuple[tuple[str, Change, float | None], ...] = (
     ("rotated by 10 degrees", real("rotation", 10), 0.90),
     ("noise of 0.1", real("noise", 0.1), None),
 )  # fmt: skip
-
-
-def photographs(source: str, count: int, seed: int, side: int = SIDE) -> list[Tensor]:
-    """Middles of pictures drawn by the seed, each [1, 3, side, side] in [-1, 1]."""
-    pictures = Source(resolve_source(source))
-    found: list[Tensor] = []
-    for index in np.random.default_rng(seed).permutation(len(pictures.names)):
-        pixels = torch.from_numpy(np.array(pictures.read(int(index)))).permute(2, 0, 1)
-        top, left = ((whole - side) // 2 for whole in pixels.shape[1:])
-        if min(top, left) >= 0:
-            found.append(to_float(pixels[None, :, top : top + side, left : left + side]))
-        if len(found) == count:
-            return found
-    raise UserError(f"{source} has {len(found)} pictures of {side} pixels, and {count} are needed")
-
-
-def file_of(pictures: Tensor) -> Image.Image:
-    """A picture [1, 3, H, W] as a file of 8 bits."""
-    return to_pil(to_uint8(pictures))[0]
 
 
 class Shown:
@@ -211,8 +198,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(model, InvertingModel) or model.config.starts:
         raise UserError(f"{options.release} does not read encoded pictures by inversion")
     source, seed = options.images, options.seed
-    photos = photographs(source, max(options.pictures + 1, 4), seed)
-    others = photographs(source, HERS + max(FORGED, TUNED + 3), seed + 1)
+    photos = photographs(source, max(options.pictures + 1, 4), seed, SIDE)
+    others = photographs(source, HERS + max(FORGED, TUNED + 3), seed + 1, SIDE)
     settings = {"release": model.digest, "images": content_digest(source), "seed": seed}
 
     def shown(number: int) -> Shown:

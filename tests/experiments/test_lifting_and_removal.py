@@ -3,19 +3,26 @@
 import argparse
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 pytest.importorskip("matplotlib")
 
 import lift
+import lift_taef2
 import redrawing
 import remaking
+import remove_taef2
 from reencoding import Reencoded
 from scalefp.errors import UserError
+from scalefp.evaluation.single_files import drawn_key
 from scalefp.key import Key
+from scalefp.loading import load_generating
+from scalefp.pretrained.release import InvertingModel
 from scalefp.release.model import Model
 
 
@@ -91,3 +98,70 @@ def test_one_image_is_measured_and_the_table_says_it(release: Path, tmp_path: Pa
     assert [row["strength"] for row in found["rows"]] == 3 * redrawing.STRENGTHS
     page = (tmp_path / "redrawing.md").read_text()
     assert page.count("| added to his own |") == page.count("| taken off hers |") == 3
+
+
+@pytest.fixture(scope="module")
+def taef2() -> InvertingModel:
+    """The bundled release."""
+    return cast(InvertingModel, load_generating("taef2"))
+
+
+def scenes(count: int) -> list[Tensor]:
+    """Smooth pictures, each [1, 3, 32, 32] in [-1, 1]."""
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 4, 4, generator=draw) * 2 - 1
+    return list(F.interpolate(coarse, size=(32, 32), mode="bicubic").clamp(-1, 1)[:, None])
+
+
+def test_noise_in_one_layer_leaves_all_others(taef2: InvertingModel) -> None:
+    instance, layer = taef2.instantiate(Key.random()), taef2.parent.names[0]
+    before = {name: tensor.clone() for name, tensor in instance.network.state_dict().items()}
+    away = []
+    for strength, changed in remove_taef2.keyed_noise(instance, layer, 0):
+        for name, tensor in changed.network.state_dict().items():
+            assert torch.equal(tensor, before[name]) != name.startswith(layer), name
+        weight = f"{layer}.weight"
+        noise = changed.network.state_dict()[weight] - before[weight]
+        away.append(float(noise.std() / before[weight].std()))
+        assert away[-1] == pytest.approx(strength, rel=0.05)
+    assert away == sorted(away)
+    assert all(torch.equal(t, before[n]) for n, t in instance.network.state_dict().items())
+
+
+def test_a_decoder_trained_on_comes_nearer_to_its_pictures(
+    taef2: InvertingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remove_taef2, "SEEN", (0, 8))
+    monkeypatch.setattr(remove_taef2, "BATCH", 2)
+    instance, photos = taef2.instantiate(drawn_key(taef2.n_bits, 0)), scenes(2)
+    whole = torch.cat(photos)
+    for own, wanted in ((False, whole), (True, instance.reconstruct(whole))):
+        (_, pupil), (_, trained) = (
+            (seen, [pupil.reconstruct(one) for one in wanted[:, None]])
+            for seen, pupil in remove_taef2.trained_on(instance, photos, 1e-5, own, 0)
+        )
+        before, after = ((torch.cat(made) - wanted).square().mean() for made in (pupil, trained))
+        assert after < 0.9 * before
+
+
+def test_what_is_laid_on_pictures_of_a_decoder_is_what_its_key_changed(
+    taef2: InvertingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lift_taef2, "KNOWN", 2)
+    photos = torch.cat(scenes(4))
+    hers = taef2.instantiate(Key.random())
+    rows = lift_taef2.attacks(hers, taef2.original, taef2.original, photos, 2)
+    theirs, _ = rows["hers, as they are"]
+    exact = theirs - lift_taef2.files_of(taef2.original, photos[:2])
+    own, laid = rows["his, with what her key changed of another picture, exactly, 3 times"]
+    assert torch.equal(own, lift_taef2.files_of(taef2.original, photos[2:]))
+    torch.testing.assert_close(laid - own, 3 * exact)
+    # Of her picture encoded and decoded again nothing is left when it is taken off and put back.
+    _, again = rows["hers, encoded and decoded by his copy"]
+    own, laid = rows["his, with one picture of hers less what his copy makes of it, 1 times"]
+    torch.testing.assert_close(again + laid - own, theirs)
+    clean, laid = rows[
+        "photographs, with one picture of hers less what his copy makes of it, 3 times"
+    ]
+    assert torch.equal(clean, photos[2:])
+    torch.testing.assert_close(laid - clean, 3 * (theirs - again))

@@ -38,6 +38,7 @@ REPORTS = {
     "invert": ROOT / "inversion",
     "key_geometry": ROOT / "key-geometry",
     "lift": ROOT / "lifting",
+    "lift_taef2": ROOT / "lifting",
     "load": ROOT / "service",
     "many_keys": ARTIFICIAL / "keys",
     "recipient_cost": ROOT / "recipient-cost",
