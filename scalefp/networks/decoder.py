@@ -118,8 +118,9 @@ class Decoder(nn.Module):
         if frame is not None:
             back = inverse(frame)
             images = warp(images, back)
-            whole = images.new_ones(images.shape[0], 1, self.resolution, self.resolution)
-            inside = warp(whole, back)
+            if self.content is not None:
+                whole = images.new_ones(images.shape[0], 1, self.resolution, self.resolution)
+                inside = warp(whole, back)
         x = self.low_pass(images)
         pixels = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         features = self.stem(pixels)

@@ -17,8 +17,9 @@ def read(decoder: Decoder, images: Tensor, filter: MatchedFilter | None = None) 
     """Logits [b, n] of images [b, 3, R, R], each read where it came from.
 
     Images that read evenly as they are cost one pass of the decoder, a batch at a time. Each other
-    one costs as much as about twenty-five of them, thirty if something is found. Decoders without
-    carriers try twenty places by passes, and twenty-five more if something is found; those without
+    one costs as much as about twenty-five of them, thirty if something is found. Without carriers
+    it is eleven looks of the localizer, a quarter of a pass each, and some five passes for an
+    image that is unrelated; twenty-five more where something may be found. Decoders without
     localizer read all as they are.
 
     Args:

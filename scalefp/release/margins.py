@@ -15,10 +15,11 @@ def flat_rows(image: Tensor) -> int:
 
 
 def margin_frames(image: Tensor) -> Tensor | None:
-    """Frames [9, 2, 3] of a picture within one image [3, R, R]; None if it has no flat margins.
+    """Frames [f, 2, 3] of a picture within one image [3, R, R]; None if it has no flat margins.
 
     The whole picture fills what the margins leave; and in case a side of it is flat itself, a
-    square of the longer or shorter side in each corner of that.
+    square of the longer or shorter side in each corner of that. Where that is a square it is the
+    only one (f = 1), else corners of one side coincide (f = 5).
     """
     sides = [image, image.flip(1), image.transpose(1, 2), image.transpose(1, 2).flip(1)]
     top, bottom, left, right = (flat_rows(side) / image.shape[-1] for side in sides)
@@ -31,4 +32,5 @@ def margin_frames(image: Tensor) -> Tensor | None:
         for x in (-1 - side * x0, 1 - side * x1):
             for y in (-1 - side * y0, 1 - side * y1):
                 frames.append([[side, 0, x], [0, side, y]])
-    return torch.tensor(frames, dtype=image.dtype, device=image.device)
+    different: Tensor = torch.tensor(frames).round(decimals=5).unique(dim=0)
+    return different.to(image)

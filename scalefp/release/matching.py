@@ -52,26 +52,34 @@ class Places:
         self._frames: list[Tensor] = []
         self._evenness: list[Tensor] = []
         self._costs: list[Tensor] = []
+        self._logits: list[Tensor] = []
 
-    def add(self, frames: Tensor, logits: Tensor, common: float = 0) -> None:
-        """Take in a family of frames [f, 2, 3], so much commoner, and the logits [f, n] there."""
-        cost = frames.new_full([len(frames)], math.log(len(frames)) - common)
+    def add(
+        self, frames: Tensor, logits: Tensor, *, common: float = 0, of: int | None = None
+    ) -> None:
+        """Take in a family of frames [f, 2, 3], so much commoner, and the logits [f, n] there.
+
+        ``of`` is how many places the family had before some were left out; None = none were.
+        """
+        cost = frames.new_full([len(frames)], math.log(of or len(frames)) - common)
         if self._estimate is not None:
             far = distance(frames, self._estimate) / self._trusted
             cost -= (TRUST - far.square()).clamp_min(0)
         self._frames.append(frames)
         self._evenness.append(above_noise(logits))
         self._costs.append(cost)
+        self._logits.append(logits)
 
-    def best(self, count: int, apart: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames [c, 2, 3], evenness [c] and costs [c] of the best places that lie apart."""
+    def best(self, count: int, apart: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Frames [c, 2, 3], evenness [c], costs [c] and logits [c, n] of the best places that lie
+        apart."""
         frames, costs = torch.cat(self._frames), torch.cat(self._costs)
-        evenness = torch.cat(self._evenness)
+        evenness, logits = torch.cat(self._evenness), torch.cat(self._logits)
         left, chosen = score(evenness, costs), []
         for _ in range(count):
             chosen.append(int(left.argmax()))
             left[distance(frames, frames[chosen[-1]][None]) < apart] = -math.inf
-        return frames[chosen], evenness[chosen], costs[chosen]
+        return frames[chosen], evenness[chosen], costs[chosen], logits[chosen]
 
 
 def score(evenness: Tensor, cost: Tensor | float) -> Tensor:
@@ -127,7 +135,7 @@ def look(decoder: Decoder, filter: MatchedFilter, image: Tensor) -> tuple[Places
     logits = filter.logits(image, torch.cat(families))
     for frames, own in zip(families, logits.split([len(f) for f in families]), strict=True):
         places.add(frames, own)
-    places.add(central, filter.logits(image, central), COMMON)
+    places.add(central, filter.logits(image, central), common=COMMON)
     places.add(*about(filter, image, estimates[:1]))
     places.add(*about(filter, image, straight(estimates[1:])))  # crops are tried unmirrored
     places.add(*crops(filter, image))
@@ -167,7 +175,7 @@ def refine(read: Callable[[Tensor], Tensor], frames: Tensor, evenness: Tensor) -
 def read_moved(decoder: Decoder, filter: MatchedFilter, image: Tensor, logits: Tensor) -> Tensor:
     """Logits [n] of one image [3, R, R] where it came from; else those given, as it is."""
     places, changed = look(decoder, filter, image)
-    frames, evenness, costs = places.best(KEPT, apart=2.4 / filter.size)
+    frames, evenness, costs, _ = places.best(KEPT, apart=2.4 / filter.size)
     if score(evenness, costs).max() < GIVE_UP:
         return logits
     frames = refine(partial(filter.logits, image), frames, evenness)

@@ -87,7 +87,7 @@ class Reader:
         """Read the fingerprint of images.
 
         What does not read clearly is tried as a crop, turned or mirrored, which costs as much as
-        about twenty-five images that do (see alignment.py).
+        seven to thirty images that do (see alignment.py).
 
         Args:
             images: one image or any number of them: paths and PIL images of any size and mode,

@@ -13,6 +13,8 @@ from scalefp.networks.frames import inverse, orientations, similarity, warp
 from scalefp.release import alignment
 from scalefp.release.evenness import SURE, above_noise, evenness
 from scalefp.release.matched import MatchedFilter
+from scalefp.release.matching import Places
+from scalefp.release.trials import families
 
 SIZE, N_BITS = 32, 128
 
@@ -251,4 +253,39 @@ def test_without_carriers_an_image_is_read_where_the_localizer_sees_it(
 def test_without_carriers_an_unrelated_image_costs_few_passes(read, correlator):
     noise = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 0.2
     torch.testing.assert_close(read(correlator, noise), correlator(noise)[0])
-    assert correlator.passes <= 4 * 22 + 8
+    assert correlator.passes <= 4 * 22 + 8  # all places look to this localizer as they were
+
+
+def test_without_carriers_only_places_that_look_as_they_were_are_read(
+    read, patterns, correlator, monkeypatch
+):
+    """A localizer that knows the upright pictures when it sees them, whole or cut."""
+    images, bits = marked(patterns)
+    whole, cut = (similarity(torch.tensor([side]), *torch.zeros(3, 1)) for side in (1.0, 0.87))
+    known = [(frame, warp(images, frame.expand(len(images), -1, -1))) for frame in (whole, cut)]
+
+    def locate(seen):
+        frames = similarity(*(torch.full([len(seen)], value) for value in (0.5, 30.0, 0.2, 0.2)))
+        for frame, pictures in known:
+            alike = F.cosine_similarity(seen.flatten(1)[:, None], pictures.flatten(1), dim=2)
+            frames[alike.amax(dim=1) > 0.95] = frame
+        return frames
+
+    monkeypatch.setattr(correlator, "locate", locate)
+    turned = known[1][1].rot90(1, (2, 3))  # cut, then turned
+    assert accuracy(correlator(turned.rot90(-1, (2, 3)))[0], bits) < 0.9
+    assert accuracy(read(correlator, turned), bits) > 0.95
+    noise = torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) * 0.2
+    assert sum(len(frames) for frames, _ in families(correlator, turned[0])) == 4
+    assert sum(len(frames) for frames, _ in families(correlator, noise)) == 3
+
+
+def test_places_left_out_count_as_tried():
+    frames = similarity(torch.ones(2), *torch.zeros(3, 2))
+    logits = torch.randn(2, N_BITS, generator=torch.Generator().manual_seed(3))
+    all_tried, chosen = Places(None, 2 / SIZE), Places(None, 2 / SIZE)
+    all_tried.add(frames, logits)
+    chosen.add(frames[:1], logits[:1], of=2)
+    costs = [places.best(1, apart=0.0)[2].item() for places in (all_tried, chosen)]
+    assert costs == pytest.approx([math.log(2)] * 2)
+    torch.testing.assert_close(chosen.best(1, apart=0.0)[3], logits[:1])

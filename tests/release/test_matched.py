@@ -78,4 +78,9 @@ def test_flat_margins_say_where_the_picture_lies():
     corners = torch.tensor([[12 / 32 - 1, 60 / 32 - 1], [8 / 32 - 1, 56 / 32 - 1], [1, 1]])
     found = frames[0] @ corners  # the picture's corners come from the corners of the whole
     torch.testing.assert_close(found, torch.tensor([[-1.0, 1], [-1, 1]]))
+    assert len(frames) == 1  # a square has no other square in its corners
+    canvas[:, 40:] = 0.25
+    frames = margin_frames(canvas)
+    assert len(frames) == 5  # it may be a picture that is wide, or a square that is flat below
+    assert any(torch.allclose(frame @ corners, found[0], atol=1e-4) for frame in frames)
     assert margin_frames(torch.zeros(3, 64, 64)) is None
