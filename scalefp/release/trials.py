@@ -26,6 +26,7 @@ GIVE_UP = 3.5
 # quarters, and some cut to nine tenths as well, were up to .12 off, such within margins .03, such
 # squeezed in width .04; squeezed in height .25, nearly all of them .2.
 TURNED, WITHIN, NARROWER, LOWER = 0.15, 0.05, 0.05, 0.2
+SURELY = 0.02  # where it sees a picture turned, less far off, its estimate is trusted there
 
 
 def see(decoder: Decoder, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,11 +46,11 @@ def read_at(decoder: Decoder, image: Tensor, frames: Tensor) -> Tensor:
     return logits
 
 
-def families(decoder: Decoder, image: Tensor) -> list[tuple[Tensor, int]]:
+def families(decoder: Decoder, image: Tensor) -> tuple[list[tuple[Tensor, int]], Tensor]:
     """Where one image [3, R, R] is read: families of frames [f, 2, 3], each with the number of
     places that they were chosen from. First where the localizer sees it as it is, mirrored, and, as
     it is, when the estimate is undone and it looks again, which helps where a picture lies within a
-    larger one."""
+    larger one. And which of these estimates to trust, [1, 2, 3]."""
     turned, squeezed = orientations().to(image), squeezed_frames().to(image)
     framed = margin_frames(image)
     margins = squeezed[:0] if framed is None else framed
@@ -63,15 +64,17 @@ def families(decoder: Decoder, image: Tensor) -> list[tuple[Tensor, int]]:
         (squeezed[sides.repeat_interleave(4)], 8),
         (margins[off[10:] < WITHIN], len(margins)),
     ]
-    return [(seen[:1], 1), (seen[4:5], 1), (again, 1), *(each for each in found if len(each[0]))]
+    surest = int(off[:8].argmin())
+    trusted = surest if off[surest] < SURELY else 0
+    tried = [(seen[:1], 1), (seen[4:5], 1), (again, 1), *(each for each in found if len(each[0]))]
+    return tried, seen[trusted : trusted + 1]
 
 
 def look(decoder: Decoder, image: Tensor) -> tuple[Places, bool]:
     """The places where one image [3, R, R] may have come from, and whether it seems changed."""
-    tried = families(decoder, image)
-    estimate = tried[0][0]
-    changed = is_changed(estimate)
-    places = Places(estimate if changed else None, 2 / decoder.resolution)
+    tried, trusted = families(decoder, image)
+    changed = is_changed(tried[0][0])
+    places = Places(trusted if changed else None, 2 / decoder.resolution)
     logits = read_at(decoder, image, torch.cat([frames for frames, _ in tried]))
     for (frames, of), own in zip(tried, logits.split([len(f) for f, _ in tried]), strict=True):
         places.add(frames, own, of=of)
