@@ -44,6 +44,7 @@ REPORTS = {
     "recipient_cost": ROOT / "recipient-cost",
     "registry_bench": ROOT / "registry",
     "remove": ROOT / "removal",
+    "remove_taef2": ROOT / "removal",
     "robustness": ARTIFICIAL / "robustness",
     "scan_bench": ROOT / "scanning",
     "secrecy": ARTIFICIAL / "secrecy",
