@@ -91,6 +91,7 @@ def test_evaluations_and_benchmarks_are_reported_as_they_lie_here() -> None:
     for make, page in (
         (evaluation, ROOT / "emoji" / "results.md"),
         (evaluation, ROOT / "faces" / "results.md"),
+        (evaluation, ROOT / "cifar" / "results.md"),
         (bench, ROOT / "performance" / "table.md"),
     ):
         assert make(load_results(page.parent / "results.json")) == page.read_text(encoding="utf-8")
