@@ -4,7 +4,8 @@
 
 writes results.json and table.md into dcgan/ beside this file: pictures, each under a key of its
 own, read from files after what happens to files; and what keys cost. What was measured before it
-was stopped is kept in --parts. To read a picture takes ten seconds of a core.
+was stopped is kept in --parts. To read a picture takes ten seconds of a core, up to four times as
+long where it is not explained at first.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from scalefp.loading import load_generating
 from scalefp.metrics import Statistics, frechet_distance, psnr
 from scalefp.networks.discriminator import Discriminator
 from scalefp.perturb import PERTURBATIONS
+from scalefp.pretrained.drawn import ATTEMPTS
 from scalefp.pretrained.release import InvertingModel
 
 # What happens to a file, the perturbation and its strength, and the target.
@@ -146,7 +148,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "n_bits": model.n_bits, "side": model.resolution, "pictures": options.pictures,
         "release": model.digest, "seed": seed, "steps": model.config.steps,
-        "starts": model.config.starts, "rounds": model.config.rounds,
+        "starts": model.config.starts, "rounds": model.config.rounds, "attempts": ATTEMPTS,
         "psnr": float(np.mean(kept)), "psnr_low5": float(np.quantile(kept, 0.05)),
         "milliseconds_a_key": found["key"], "features": found["features"],
         "trained_on": found["trained on"],
@@ -167,7 +169,7 @@ def table(results: dict[str, Any]) -> str:
         "each under a key of its own, as 8-bit files. To the original's pictures "
         f"{results['psnr']:.1f} dB (5% below {results['psnr_low5']:.1f}; of {COMPARED} pictures); "
         f"target 34. Read from {results['starts']} starts in {results['steps']} steps and "
-        f"{results['rounds']} rounds.",
+        f"{results['rounds']} rounds, begun at most {results['attempts']} times.",
         f"A key takes {results['milliseconds_a_key']:.1f} ms of a processor; target 10.",
         f"Fréchet distance of features ({apart['extractor']}; {apart['images']} pictures) from "
         f"the original's pictures: {apart['spread']:.1f} of others of the original, "

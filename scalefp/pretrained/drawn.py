@@ -1,42 +1,47 @@
 """Reading without a trained decoder where latents are drawn: which latents, and which key, make
 this picture?
 
-No encoder says where to begin, so latents are drawn and changed until the original generator draws
-nearly the picture; the nearest goes on. From there on latents and the signs of the key are found
-together by the Levenberg-Marquardt method (Marquardt, 1963), from the derivatives of the picture by
-each of these few hundred numbers. Signs are known to be of size 1: where the picture says little of
-one, it stays small. Pictures are compared by what is left in a file of what it has been through
-(history.py); of crops and turned ones it is found out where they lie, too (laid.py).
+No encoder says where to begin, so latents are found of which the original generator draws nearly
+the picture (beginning.py). From there on latents and the signs of the key are found together by the
+Levenberg-Marquardt method (Marquardt, 1963), from the derivatives of the picture by each of these
+few hundred numbers. Signs are known to be of size 1: where the picture says little of one, it stays
+small; at the end they are decided together (deciding.py). Pictures are compared by what is left in
+a file of what it has been through (history.py); of crops and turned ones it is found out where they
+lie, too (laid.py). Where a picture is not explained, it is begun again from other latents.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from scalefp.errors import UserError
+from scalefp.pretrained.beginning import Beginning
+from scalefp.pretrained.deciding import likely
 from scalefp.pretrained.history import Histories, Passage
 from scalefp.pretrained.inputs import Inputs
 from scalefp.pretrained.inversion import InversionSizes
-from scalefp.pretrained.laid import NUMBERS, STILL, STILL_BLURRED, drawn_places, inside, laid
+from scalefp.pretrained.laid import NUMBERS, STILL, STILL_BLURRED, inside, laid
 from scalefp.pretrained.modulation import Parent
 from scalefp.pretrained.source import Pictures
 
-RATE, PLACE_RATE = 0.1, 0.02  # of Adam on latents, and on where a picture lies
 # Of a latent or a sign, and of where it lies: differences of which derivatives are made.
 DIFFERENCE, SHIFT = 0.02, 0.002
 AT_ONCE = 32  # derivatives, each of which is a picture
 REUSED = 3  # steps at most with the same derivatives
 WORTH = 0.02  # share of the misfit that a step has to take for another one
 ENOUGH = 0.05  # share of the misfit that a round has to take for another one
+DECIDED = 4  # times that all signs are decided together, each with derivatives anew
+FARTHER = 2.0  # times the misfit, at the most, that signs of size 1 leave
 DAMPING, LOWER, HIGHER, LEAST = 3e-3, 4.0, 6.0, 1e-7
 TRIES = 8  # ever shorter steps
 SHOWN = 64  # pictures of the original by which is told what a file has been through
+ATTEMPTS = 4  # at most, at a picture
+CERTAIN = 0.98  # mean size of the signs of a picture that is explained
 MOST_UNKNOWN = 4096  # latents and key bits together: the normal equations have their square
 
 
@@ -51,6 +56,15 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """What an attempt at a picture came to."""
+
+    signs: Tensor  # [1, n]
+    apart: float  # mean square between the picture and its explanation
+    certain: bool  # of its signs
+
+
+@dataclass(frozen=True)
 class View:
     """How pictures show in a file."""
 
@@ -58,9 +72,18 @@ class View:
     shown: Tensor  # 1 for the pixels that count [1, 1, R, R]
     still: bool  # they lie as they were made
 
+    @property
+    def count(self) -> float:
+        """Of how many numbers they are told apart."""
+        return float(3 * self.shown.sum() * (self.passage.scale > 0).float().mean())
+
     def of(self, made: Tensor, places: Tensor) -> Tensor:
         """Made pictures [b, 3, R, R] at places [b, 4], or one of either for all: [b, 3 R R]."""
-        return self.passage.expected((made if self.still else laid(made, places)) * self.shown)
+        return self.passage.expected(self.at(made, places))
+
+    def at(self, made: Tensor, places: Tensor) -> Tensor:
+        """What is seen of made pictures at places, if the file had been through nothing else."""
+        return (made if self.still else laid(made, places)) * self.shown
 
 
 @dataclass(frozen=True)
@@ -84,80 +107,52 @@ class DrawnInverter:
 
     @property
     def ticks(self) -> int:
-        """Steps that a picture takes."""
+        """Steps that a picture takes at the most."""
+        return ATTEMPTS * self._steps
+
+    @property
+    def _steps(self) -> int:
+        """Those of an attempt."""
         return self.sizes.steps + self.sizes.rounds
 
     def signs(
         self, picture: Tensor, tick: Callable[[], Any] = lambda: None, *, search: bool = False
     ) -> Tensor:
-        """The signs [1, n] of a key, of any size, that explain a picture [1, 3, R, R] in [-1, 1].
+        """The signs [1, n] of a key, expected between -1 and 1, that explain a picture
+        [1, 3, R, R] in [-1, 1].
 
         Args:
-            tick: called after every step.
+            tick: called after every step, and for those that are not needed.
             search: it may be a crop, or was turned: see laid.py.
         """
         with torch.inference_mode(False):
-            picture = picture.clone()
-            start = self._start(picture, search, tick)
-            with torch.no_grad():
-                return self._explain(picture, *start, tick)
+            picture, source = picture.clone(), torch.Generator().manual_seed(0)
+            found = list[Explanation]()
+            for later in reversed(range(ATTEMPTS)):
+                start = self._beginning.near(picture, search, source, tick)
+                with torch.no_grad():
+                    found.append(self._explain(picture, *start, tick))
+                if found[-1].certain:
+                    for _ in range(later * self._steps):
+                        tick()
+                    break
+            return min(found, key=lambda one: one.apart).signs
 
-    def _start(
-        self, picture: Tensor, search: bool, tick: Callable[[], Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Latents [1, ...] of which the original generator draws nearly the picture, and the place
-        [1, 4] at which it lies.
+    @property
+    def _beginning(self) -> Beginning:
+        """What finds latents to begin from."""
+        return Beginning(self._original, self.inputs, self.sizes)
 
-        The worse half of those that were drawn is given up again and again, so that many cost
-        little more than a few (successive halving, Jamieson and Talwalkar, 2016).
-        """
-        source, starts = torch.Generator().manual_seed(0), self.sizes.starts
-        count = 2 * starts if search else starts
-        latents = self.inputs.draw(count, source).to(picture.device)
-        places = torch.zeros(starts, NUMBERS)
-        if search:  # as many at other places
-            places = torch.cat([places, drawn_places(starts, source)])
-        at, levels = (latents, places.to(latents)), max(1, (count - 1).bit_length())
-        ends = [self.sizes.steps * level // levels for level in range(levels + 1)]
-        for begin, end in pairwise(ends):
-            order, at = self._nearer(picture, *at, search, end - begin, tick)
-            best = order[: (len(order) + 1) // 2]
-            at = (at[0][best], at[1][best])
-        return at[0][:1], at[1][:1]
-
-    def _nearer(
-        self, picture: Tensor, latents: Tensor, places: Tensor, search: bool, steps: int,
-        tick: Callable[[], Any],
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
-        """Latents [b, ...] and places [b, 4] after some steps towards a picture, and their order,
-        the nearest first."""
-        rates = {latents.clone(): RATE} | ({places.clone(): PLACE_RATE} if search else {})
-        optimizer = torch.optim.Adam(
-            [{"params": [one.requires_grad_()], "lr": rate} for one, rate in rates.items()]
-        )
-        latents, places = (*rates, places)[:2]
-        left = latents.new_zeros(len(latents))
-        for _ in range(steps):
-            with torch.enable_grad():
-                made = self.pictures.of(self.parent.original(latents))
-                apart = (made - picture).square()
-                if search:
-                    shown = inside(places.detach(), self.side)
-                    apart = (laid(made, places) - picture).square() * shown / shown.mean()
-                left = apart.mean((1, 2, 3))
-                slopes = torch.autograd.grad(left.sum(), list(rates))
-            for one, slope in zip(rates, slopes, strict=True):
-                one.grad = slope
-            optimizer.step()
-            tick()
-        return left.detach().argsort(), (latents.detach(), places.detach())
+    def _original(self, latents: Tensor) -> Tensor:
+        """Pictures [b, 3, R, R] of latents [b, ...] without a key."""
+        return self.pictures.of(self.parent.original(latents))
 
     @cached_property
     def _histories(self) -> Histories:
         """What tells what a file has been through, by pictures of the original generator."""
         latents = self.inputs.draw(SHOWN, torch.Generator().manual_seed(1)).to(self.device)
-        parts = (self.parent.original(some) for some in latents.split(AT_ONCE))
-        return Histories.of(torch.cat([self.pictures.of(made) for made in parts]).cpu())
+        parts = [self._original(some) for some in latents.split(AT_ONCE)]
+        return Histories.of(torch.cat(parts).cpu())
 
     def _made(self, latents: Tensor, signs: Tensor) -> Tensor:
         """Pictures [b, 3, R, R] of latents [b, ...] under signs [b, n], or one of either for
@@ -210,9 +205,9 @@ class DrawnInverter:
 
     def _explain(
         self, picture: Tensor, latents: Tensor, places: Tensor, tick: Callable[[], Any]
-    ) -> Tensor:
-        """The signs [1, n] that belong to a picture [1, 3, R, R], from nearby latents [1, ...] and
-        places [1, 4] on."""
+    ) -> Explanation:
+        """How signs explain a picture [1, 3, R, R], from nearby latents [1, ...] and places [1, 4]
+        on."""
         n_bits, shape, view = self.sizes.n_bits, latents.shape, self._view(picture, places)
         (seen,) = view.passage.found(picture * view.shown)
 
@@ -229,35 +224,60 @@ class DrawnInverter:
         at = found(torch.cat([latents.flatten(), places[0], latents.new_zeros(n_bits)]))
         # What each number is held to 0 by, beside the error of one pixel: latents by nothing.
         known = torch.zeros_like(at.values)
-        known[-n_bits:] = 1 / float(3 * view.shown.sum())
+        known[-n_bits:] = 1 / view.count
         damping = DAMPING
         for rounds in range(self.sizes.rounds):
             derivatives = self._derivatives(view, at.made, *apart(at.values))
-            normal, steps, before = derivatives.T @ derivatives, 0, at.error
-            # Of a number of which nothing depends, too, there has to be something on the diagonal.
-            scale = normal.diagonal().clamp_min(LEAST * normal.diagonal().mean())
-            for _ in range(TRIES):
-                held = normal + torch.diag(damping * scale + known * at.error)
-                step = torch.linalg.solve(
-                    held, derivatives.T @ at.left - known * at.error * at.values
-                )
-                next_one = found(at.values + step)
-                if next_one.error < at.error:
-                    worth = next_one.error < (1 - WORTH) * at.error
-                    at, damping, steps = next_one, max(LEAST, damping / LOWER), steps + 1
-                    if steps == REUSED or not worth:
-                        break
-                elif steps:
-                    break
-                else:
-                    damping *= HIGHER
+            before = at.error
+            at, damping = stepped(at, found, derivatives, known, damping)
             tick()
             if at.error > (1 - ENOUGH) * before:
                 # From here on signs would explain what JPEG or noise has done to the picture.
                 for _ in range(rounds + 1, self.sizes.rounds):
                     tick()
                 break
-        return apart(at.values)[2]
+        certain = False
+        for _ in range(DECIDED):
+            derivatives = self._derivatives(view, at.made, *apart(at.values))
+            normal, slope = derivatives.T @ derivatives, derivatives.T @ at.left
+            decided = found(likely(normal, slope, at.values, at.error / view.count, n_bits))
+            if not decided.error < FARTHER * at.error:  # too far for these derivatives
+                certain = False
+                break
+            at = decided
+            certain = float(at.values[-n_bits:].abs().mean()) > CERTAIN
+        z, place, signs = apart(at.values)
+        pixels = view.at(self._made(z, signs), place) - picture * view.shown
+        nearly = float(pixels.square().sum() / view.shown.sum())
+        return Explanation(signs.clamp(-1, 1), nearly, certain)
+
+
+def stepped(
+    at: Found, found: Callable[[Tensor], Found], derivatives: Tensor, known: Tensor, damping: float
+) -> tuple[Found, float]:
+    """A few steps downhill by the same derivatives [3 R R, d + 4 + n], and the damping of the
+    next.
+
+    Args:
+        known: what each number is held to 0 by, beside the sum of squares of what is lacking.
+    """
+    normal, steps = derivatives.T @ derivatives, 0
+    # Of a number of which nothing depends, too, there has to be something on the diagonal.
+    scale = normal.diagonal().clamp_min(LEAST * normal.diagonal().mean())
+    for _ in range(TRIES):
+        held = normal + torch.diag(damping * scale + known * at.error)
+        step = torch.linalg.solve(held, derivatives.T @ at.left - known * at.error * at.values)
+        next_one = found(at.values + step)
+        if next_one.error < at.error:
+            worth = next_one.error < (1 - WORTH) * at.error
+            at, damping, steps = next_one, max(LEAST, damping / LOWER), steps + 1
+            if steps == REUSED or not worth:
+                break
+        elif steps:
+            break
+        else:
+            damping *= HIGHER
+    return at, damping
 
 
 def check_unknown(latents: Tensor, n_bits: int) -> None:

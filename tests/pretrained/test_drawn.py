@@ -1,5 +1,6 @@
 """Keys that are read by inversion where latents are drawn: which latents, and which key?"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from scalefp.data.images import to_pil, to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load
-from scalefp.pretrained import directions
-from scalefp.pretrained.drawn import DrawnInverter, View, check_unknown
+from scalefp.pretrained import directions, drawn
+from scalefp.pretrained.drawn import ATTEMPTS, DrawnInverter, View, check_unknown
 from scalefp.pretrained.history import Change, Histories, after
 from scalefp.pretrained.inversion import InversionSizes
 from scalefp.pretrained.laid import inside, laid
@@ -177,7 +178,7 @@ def test_signs_of_a_linear_picture_are_found_exactly() -> None:
     ticks = []
     found = inverter(parent, rounds=4).signs(picture, lambda: ticks.append(1))
     torch.testing.assert_close(found, signs, atol=1e-2, rtol=0)
-    assert len(ticks) == inverter(parent, rounds=4).ticks == 24
+    assert len(ticks) == inverter(parent, rounds=4).ticks == ATTEMPTS * 24
 
 
 def test_signs_of_which_a_picture_says_nothing_stay_small() -> None:
@@ -190,6 +191,45 @@ def test_signs_of_which_a_picture_says_nothing_stay_small() -> None:
     found = inverter(parent, rounds=4).signs(picture)
     assert abs(float(found[0, -1])) < 0.01
     assert (found[0, :-1] > 0.3).all()
+
+
+def test_a_picture_that_is_not_explained_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    parent, tried = Sum(), []
+    signs, latents = torch.randn(1, BITS).sign(), torch.randn(1, LATENT)
+    with torch.no_grad():
+        picture = parent.under(signs, latents)
+    explain = DrawnInverter._explain
+
+    def misled(reader: DrawnInverter, seen: Tensor, at: Tensor, *rest: Any) -> Any:
+        tried.append(at)
+        right = len(tried) == 2  # the first time, another picture is to be explained
+        found = explain(reader, seen if right else torch.rand_like(seen), at, *rest)
+        return found if right else replace(found, apart=1.0, certain=False)
+
+    monkeypatch.setattr(DrawnInverter, "_explain", misled)
+    found, ticks = inverter(parent, rounds=4), []
+    read = found.signs(picture, lambda: ticks.append(1))
+    torch.testing.assert_close(read, signs, atol=1e-2, rtol=0)
+    assert len(tried) == 2 and not torch.equal(*tried)  # other latents were drawn
+    assert len(ticks) == found.ticks
+    monkeypatch.setattr(DrawnInverter, "_explain", explain)
+    noise = torch.rand_like(picture)  # of which nothing is explained
+    with torch.no_grad():
+        assert not found._explain(noise, latents, torch.zeros(1, 4), lambda: None).certain
+
+
+def test_signs_that_cannot_be_decided_are_not_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    parent = Sum()
+    with torch.no_grad():
+        picture = parent.under(3 * torch.randn(1, BITS).sign(), torch.randn(1, LATENT))
+        monkeypatch.setattr(drawn, "likely", lambda normal, slope, values, *rest: 9 * values)
+        found = inverter(parent)._explain(
+            picture, torch.zeros(1, LATENT), torch.zeros(1, 4), lambda: None
+        )
+    assert not found.certain
+    assert found.signs.abs().max() == 1  # least squares found 3
 
 
 def test_a_latent_of_which_nothing_depends_does_no_harm() -> None:
