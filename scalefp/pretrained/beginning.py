@@ -18,6 +18,9 @@ from scalefp.pretrained.inversion import InversionSizes
 from scalefp.pretrained.laid import NUMBERS, drawn_places, inside, laid
 
 SIFTED = 32  # latents that are drawn for each that is begun from
+DRAWN = 256  # by which is told what is usual of latents
+USUAL = 0.01  # weight of how far latents are from those that are drawn, beside the misfit
+CONSTANT = 1e-6  # least variance
 AT_ONCE = 32  # of these, whose pictures are made together
 RATE, PLACE_RATE = 0.1, 0.02  # of Adam on latents, and on where a picture lies
 
@@ -58,6 +61,11 @@ class Beginning:
             at = (at[0][best], at[1][best])
         return at[0][:1], at[1][:1]
 
+    def usual(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of latents, each [...] and of the type and device of ``like``."""
+        drawn = self.inputs.draw(DRAWN, torch.Generator().manual_seed(0)).to(like)
+        return drawn.mean(0), drawn.var(0).clamp_min(CONSTANT)
+
     def _sifted(
         self, picture: Tensor, places: Tensor, source: torch.Generator
     ) -> tuple[Tensor, Tensor]:
@@ -94,11 +102,13 @@ class Beginning:
         )
         latents, places = (*rates, places)[:2]
         left = latents.new_zeros(len(latents))
+        mean, variance = self.usual(latents)
         for _ in range(steps):
             with torch.enable_grad():
                 made = self.original(latents)
                 left = self._apart(made, picture, places if search else None)
-                slopes = torch.autograd.grad(left.sum(), list(rates))
+                unusual = ((latents - mean).square() / variance).flatten(1).mean(1)
+                slopes = torch.autograd.grad((left + USUAL * unusual).sum(), list(rates))
             for one, slope in zip(rates, slopes, strict=True):
                 one.grad = slope
             optimizer.step()

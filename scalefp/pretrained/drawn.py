@@ -222,14 +222,18 @@ class DrawnInverter:
             return Found(values, made, left, float(left.square().sum()))
 
         at = found(torch.cat([latents.flatten(), places[0], latents.new_zeros(n_bits)]))
-        # What each number is held to 0 by, beside the error of one pixel: latents by nothing.
-        known = torch.zeros_like(at.values)
-        known[-n_bits:] = 1 / view.count
+        # What each number is held by, beside the error of one pixel, and to what: signs to 0,
+        # latents to what is usual, and where a picture lies by nothing.
+        mean, variance = self._beginning.usual(latents)
+        held, to = torch.zeros_like(at.values), torch.zeros_like(at.values)
+        to[: mean.numel()] = mean.flatten()
+        held[: mean.numel()] = 1 / (view.count * variance.flatten())
+        held[-n_bits:] = 1 / view.count
         damping = DAMPING
         for rounds in range(self.sizes.rounds):
             derivatives = self._derivatives(view, at.made, *apart(at.values))
             before = at.error
-            at, damping = stepped(at, found, derivatives, known, damping)
+            at, damping = stepped(at, found, derivatives, (held, to), damping)
             tick()
             if at.error > (1 - ENOUGH) * before:
                 # From here on signs would explain what JPEG or noise has done to the picture.
@@ -253,20 +257,28 @@ class DrawnInverter:
 
 
 def stepped(
-    at: Found, found: Callable[[Tensor], Found], derivatives: Tensor, known: Tensor, damping: float
+    at: Found,
+    found: Callable[[Tensor], Found],
+    derivatives: Tensor,
+    known: tuple[Tensor, Tensor],
+    damping: float,
 ) -> tuple[Found, float]:
     """A few steps downhill by the same derivatives [3 R R, d + 4 + n], and the damping of the
     next.
 
     Args:
-        known: what each number is held to 0 by, beside the sum of squares of what is lacking.
+        known: what each number is held by, beside the sum of squares of what is lacking, and to
+            what; each [d + 4 + n].
     """
-    normal, steps = derivatives.T @ derivatives, 0
+    normal, steps, (held, to) = derivatives.T @ derivatives, 0, known
     # Of a number of which nothing depends, too, there has to be something on the diagonal.
     scale = normal.diagonal().clamp_min(LEAST * normal.diagonal().mean())
     for _ in range(TRIES):
-        held = normal + torch.diag(damping * scale + known * at.error)
-        step = torch.linalg.solve(held, derivatives.T @ at.left - known * at.error * at.values)
+        hold = held * at.error
+        step = torch.linalg.solve(
+            normal + torch.diag(damping * scale + hold),
+            derivatives.T @ at.left - hold * (at.values - to),
+        )
         next_one = found(at.values + step)
         if next_one.error < at.error:
             worth = next_one.error < (1 - WORTH) * at.error

@@ -54,3 +54,28 @@ def test_every_step_is_told() -> None:
     source = torch.Generator().manual_seed(0)
     beginning(STEPS).near(picture, True, source, lambda: ticks.append(1))
     assert len(ticks) == STEPS
+
+
+class Shifted(Normal):
+    """Latents of mean 3 and standard deviation 2."""
+
+    def draw(self, count: int, source: torch.Generator) -> Tensor:
+        return 3 + 2 * super().draw(count, source)
+
+
+def test_what_is_usual_of_latents_is_told_by_drawn_ones() -> None:
+    inputs, sizes = Shifted([4000]), InversionSizes(SIDE, 8, STEPS, 1, STARTS, 1)
+    mean, variance = Beginning(original, inputs, sizes).usual(torch.zeros(1))
+    assert float(mean.mean()) == pytest.approx(3, abs=0.05)
+    assert float(variance.mean()) == pytest.approx(4, abs=0.1)
+
+
+def test_where_a_picture_says_nothing_latents_become_usual() -> None:
+    def flat(latents: Tensor) -> Tensor:
+        return (0 * latents.sum(1))[:, None, None, None].expand(-1, 3, SIDE, SIDE)
+
+    sizes = InversionSizes(SIDE, 8, STEPS, 1, STARTS, 1)
+    latents, _ = Beginning(flat, Shifted([50]), sizes).near(
+        torch.zeros(1, 3, SIDE, SIDE), False, torch.Generator().manual_seed(0), lambda: None
+    )
+    assert float((latents - 3).square().mean()) < 1  # 4 of those that are drawn
