@@ -19,11 +19,13 @@ def reader(wrong: int, n_bits: int = 128) -> Any:
     logits = drawn_key(n_bits, 1).bits * 2.0 - 1
     logits[:wrong] *= -1
 
-    def decode(_: Image.Image, *, progress: bool) -> Reading:
+    def decode(_: Image.Image, *, progress: bool, search: bool) -> Reading:
         assert not progress
+        searched.append(search)
         return Reading(logits=logits[None], model_digest="ab" * 32)
 
-    return SimpleNamespace(decode=decode, n_bits=n_bits)
+    searched: list[bool] = []
+    return SimpleNamespace(decode=decode, n_bits=n_bits, searched=searched)
 
 
 def test_a_key_is_the_same_for_the_same_numbers_and_no_others() -> None:
@@ -45,6 +47,13 @@ def test_a_file_names_a_key_if_chance_would_hardly_read_as_much(
 ) -> None:
     found = read_file(reader(wrong, n_bits), FILE, drawn_key(n_bits, 1))
     assert found == {"right": 1 - wrong / n_bits, "named": named}
+
+
+def test_a_file_is_searched_unless_that_is_not_wanted() -> None:
+    model = reader(0)
+    read_file(model, FILE, drawn_key(128, 1))
+    read_file(model, FILE, drawn_key(128, 1), search=False)
+    assert model.searched == [True, False]
 
 
 def test_the_mean_is_over_files() -> None:
