@@ -94,6 +94,7 @@ class DrawnInverter:
     inputs: Inputs
     pictures: Pictures
     sizes: InversionSizes
+    attempts: int = ATTEMPTS
 
     @property
     def side(self) -> int:
@@ -108,7 +109,7 @@ class DrawnInverter:
     @property
     def ticks(self) -> int:
         """Steps that a picture takes at the most."""
-        return ATTEMPTS * self._steps
+        return self.attempts * self._steps
 
     @property
     def _steps(self) -> int:
@@ -128,7 +129,7 @@ class DrawnInverter:
         with torch.inference_mode(False):
             picture, source = picture.clone(), torch.Generator().manual_seed(0)
             found = list[Explanation]()
-            for later in reversed(range(ATTEMPTS)):
+            for later in reversed(range(self.attempts)):
                 start = self._beginning.near(picture, search, source, tick)
                 with torch.no_grad():
                     found.append(self._explain(picture, *start, tick))
