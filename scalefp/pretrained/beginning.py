@@ -72,11 +72,11 @@ class Beginning:
         """As many latents as are begun from, and their places: of as many that are drawn as there
         are places [b, 4], those whose pictures there are nearest."""
         latents = self.inputs.draw(len(places), source).to(picture.device)
-        places, apart = places.to(latents), list[Tensor]()
+        places, still, apart = places.to(latents), not places.any(), list[Tensor]()
         with torch.no_grad():
             for some, lying in zip(latents.split(AT_ONCE), places.split(AT_ONCE), strict=True):
                 made = self.original(some)
-                apart.append(self._apart(made, picture, lying if places.any() else None))
+                apart.append(self._apart(made, picture, None if still else lying))
         best = torch.cat(apart).argsort()[: self.sizes.starts]
         return latents[best], places[best]
 
@@ -85,10 +85,8 @@ class Beginning:
         if places is None:
             return (made - picture).square().mean((1, 2, 3))
         shown = inside(places.detach(), self.sizes.resolution)
-        apart = (
-            (laid(made, places) - picture).square() * shown / shown.mean((1, 2, 3), keepdim=True)
-        )
-        return apart.mean((1, 2, 3))
+        apart = (laid(made, places) - picture).square() * shown
+        return apart.mean((1, 2, 3)) / shown.mean((1, 2, 3))
 
     def _nearer(
         self, picture: Tensor, latents: Tensor, places: Tensor, search: bool, steps: int,

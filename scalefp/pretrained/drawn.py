@@ -139,7 +139,7 @@ class DrawnInverter:
                     break
             return min(found, key=lambda one: one.apart).signs
 
-    @property
+    @cached_property
     def _beginning(self) -> Beginning:
         """What finds latents to begin from."""
         return Beginning(self._original, self.inputs, self.sizes)
