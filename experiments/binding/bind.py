@@ -25,11 +25,10 @@ from tqdm import tqdm
 
 from scalefp.attribution.evidence import log_p_soft
 from scalefp.data.images import to_float, to_pil, to_uint8
-from scalefp.errors import UserError
 from scalefp.evaluation.redrawing import nearest_inputs, redrawn
+from scalefp.evaluation.single_files import inverting
 from scalefp.experiment import Experiment, markdown_table
 from scalefp.key import Key
-from scalefp.loading import load_generating
 from scalefp.metrics import psnr
 from scalefp.perturb import PERTURBATIONS
 from scalefp.pretrained.instance import PretrainedInstance
@@ -185,9 +184,7 @@ def lift(model: InvertingModel, attack: Attack, readings: Readings, sizes: list[
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Her key, and his, as they are read from all these pictures."""
-    model = load_generating(options.release)
-    if not isinstance(model, InvertingModel) or not model.config.starts:
-        raise UserError(f"{options.release} does not read by inversion of drawn latents")
+    model = inverting(options.release, drawn=True)
     attack = Attack(model, options.pictures, options.many, options.seed)
     readings = Readings(model, len(POINTS) + 4 + len(options.fitted), options.pictures)
     survive(attack, readings)

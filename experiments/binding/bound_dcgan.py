@@ -20,12 +20,16 @@ from PIL import Image
 
 from scalefp.config import ModelConfig
 from scalefp.data.images import to_float, to_pil, to_uint8
-from scalefp.errors import UserError
 from scalefp.evaluation.features import extract, mobilenet_features
 from scalefp.evaluation.finetune import train_on
-from scalefp.evaluation.single_files import drawn_key, mean, milliseconds_a_key, read_file
+from scalefp.evaluation.single_files import (
+    drawn_key,
+    inverting,
+    mean,
+    milliseconds_a_key,
+    read_file,
+)
 from scalefp.experiment import Experiment, accuracy_rows, accuracy_table
-from scalefp.loading import load_generating
 from scalefp.metrics import Statistics, frechet_distance, psnr
 from scalefp.networks.discriminator import Discriminator
 from scalefp.perturb import PERTURBATIONS
@@ -124,9 +128,7 @@ def trained_on(model: InvertingModel, seed: int) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All that is asked of a stranger's generator."""
-    model = load_generating(options.release)
-    if not isinstance(model, InvertingModel) or not model.config.starts:
-        raise UserError(f"{options.release} does not read by inversion of drawn latents")
+    model = inverting(options.release, drawn=True)
     seed, numbers = options.seed, range(options.pictures)
     parts = EXPERIMENT.parts(options, {"release": model.digest, "seed": seed})
     timed = [drawn_key(model.n_bits, seed, 5000 + n) for n in range(KEYS_TIMED)]

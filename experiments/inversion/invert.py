@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scalefp.data.images import to_float, to_uint8
-from scalefp.errors import UserError
 from scalefp.evaluation.features import extract, mobilenet_features
 from scalefp.evaluation.single_files import (
     drawn_key,
     file_of,
+    inverting,
     mean,
     milliseconds_a_key,
     photographs,
@@ -32,7 +32,6 @@ from scalefp.evaluation.single_files import (
 )
 from scalefp.experiment import Experiment, accuracy_rows, accuracy_table, content_digest
 from scalefp.key import Key
-from scalefp.loading import load_generating
 from scalefp.metrics import Statistics, frechet_distance, psnr
 from scalefp.perturb import PERTURBATIONS
 from scalefp.pretrained.instance import PretrainedInstance
@@ -194,9 +193,7 @@ def features(model: InvertingModel, photos: Sequence[Tensor], seed: int) -> dict
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Bits read from pictures of keys of their own, and from others on which a key was laid."""
-    model = load_generating(options.release)
-    if not isinstance(model, InvertingModel) or model.config.starts:
-        raise UserError(f"{options.release} does not read encoded pictures by inversion")
+    model = inverting(options.release, drawn=False)
     source, seed = options.images, options.seed
     photos = photographs(source, max(options.pictures + 1, 4), seed, SIDE)
     others = photographs(source, HERS + max(FORGED, TUNED + 3), seed + 1, SIDE)

@@ -18,12 +18,10 @@ from tqdm import tqdm
 
 from scalefp.data.dataset import ImageSet
 from scalefp.data.images import grid, save_png, to_float, to_pil, to_uint8
-from scalefp.errors import UserError
 from scalefp.evaluation.quality import decibels
-from scalefp.evaluation.single_files import drawn_key, mean, of_key, photographs
+from scalefp.evaluation.single_files import drawn_key, inverting, mean, of_key, photographs
 from scalefp.experiment import Experiment, made, markdown_table
 from scalefp.key import Key
-from scalefp.loading import load_generating
 from scalefp.pretrained.instance import PretrainedInstance
 from scalefp.pretrained.release import InvertingModel
 
@@ -102,9 +100,7 @@ def draw_sheet(
 @torch.no_grad()
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """A row for each attack."""
-    model = load_generating("taef2")
-    if not isinstance(model, InvertingModel):
-        raise UserError("the bundled release `taef2` is another one than this script was made for")
+    model = inverting("taef2", drawn=False)
     seed, count = options.seed, options.pictures
     photos = torch.cat(photographs(options.images, KNOWN + count, seed, SIDE))
     keys = {whose: drawn_key(model.n_bits, seed, n) for n, whose in enumerate(("hers", "his"))}

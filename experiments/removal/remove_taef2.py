@@ -20,13 +20,11 @@ from torch import Tensor
 
 from scalefp.data.dataset import sample_indices
 from scalefp.data.images import to_pil, to_uint8
-from scalefp.errors import UserError
 from scalefp.evaluation.copies import tampered, trainable_copy
 from scalefp.evaluation.quality import decibels
-from scalefp.evaluation.single_files import drawn_key, mean, photographs, read_file
+from scalefp.evaluation.single_files import drawn_key, inverting, mean, photographs, read_file
 from scalefp.evaluation.tamper import tamper
 from scalefp.experiment import Experiment, content_digest, made, markdown_table, new_figure
-from scalefp.loading import load_generating
 from scalefp.pretrained.instance import PretrainedInstance
 from scalefp.pretrained.release import InvertingModel
 
@@ -108,9 +106,7 @@ def files_of(instance: PretrainedInstance, photos: Sequence[Tensor]) -> Tensor:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """A curve for each way to change a copy."""
-    model = load_generating("taef2")
-    if not isinstance(model, InvertingModel):
-        raise UserError("the bundled release `taef2` is another one than this script was made for")
+    model = inverting("taef2", drawn=False)
     seed = options.seed
     photos = photographs(options.images, options.pictures + POOL, seed, SIDE)
     shown, known = photos[: options.pictures], photos[options.pictures :]

@@ -3,6 +3,7 @@ seconds, so they read few."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +16,23 @@ from scalefp.data.images import to_float, to_pil, to_uint8
 from scalefp.data.source import Source, resolve_source
 from scalefp.errors import UserError
 from scalefp.key import Key
-from scalefp.pretrained.release import PretrainedModel
+from scalefp.loading import load_generating
+from scalefp.pretrained.release import InvertingModel, PretrainedModel
 
 ISSUED, FPR = 10**6, 1e-6  # keys among which one is named, and how often an innocent one is
+
+
+def inverting(name_or_path: str | Path, *, drawn: bool) -> InvertingModel:
+    """A release that reads by inversion: of latents that are drawn, or of encoded pictures.
+
+    Raises:
+        UserError: it does not, or as :func:`scalefp.loading.load_generating`.
+    """
+    model = load_generating(name_or_path)
+    if not isinstance(model, InvertingModel) or bool(model.config.starts) != drawn:
+        how = "by inversion of drawn latents" if drawn else "encoded pictures by inversion"
+        raise UserError(f"{name_or_path} does not read {how}")
+    return model
 
 
 def drawn_key(n_bits: int, *seeds: int) -> Key:

@@ -8,8 +8,15 @@ import pytest
 from PIL import Image
 
 from scalefp.attribution.reading import Reading
+from scalefp.errors import UserError
 from scalefp.evaluation import single_files
-from scalefp.evaluation.single_files import drawn_key, mean, milliseconds_a_key, read_file
+from scalefp.evaluation.single_files import (
+    drawn_key,
+    inverting,
+    mean,
+    milliseconds_a_key,
+    read_file,
+)
 
 FILE = Image.new("RGB", (8, 8))
 
@@ -66,3 +73,11 @@ def test_a_key_costs_the_median_of_a_processors_time(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(single_files.time, "process_time", lambda: next(clock))
     model: Any = SimpleNamespace(instantiate=lambda key: None)
     assert milliseconds_a_key(model, [drawn_key(8, n) for n in range(3)]) == pytest.approx(2)
+
+
+def test_a_release_that_is_read_another_way_is_refused() -> None:
+    assert inverting("taef2", drawn=False).n_bits == 128
+    with pytest.raises(UserError, match="taef2 does not read by inversion of drawn latents"):
+        inverting("taef2", drawn=True)
+    with pytest.raises(UserError, match="emoji does not read encoded pictures by inversion"):
+        inverting("emoji", drawn=False)
