@@ -63,6 +63,12 @@ def after(files: list[Image.Image], change: Change | None) -> Tensor:
     return to_float(torch.stack([torch.from_numpy(np.array(f)).permute(2, 0, 1) for f in files]))
 
 
+def resized(pictures: Tensor, resizing: Tensor | None) -> Tensor:
+    """Square pictures [b, 3, R, R] after what resizing does to rows and columns [R, R], or any
+    without it."""
+    return pictures if resizing is None else resizing @ pictures @ resizing.T
+
+
 def jpeg_quality(file: Image.Image) -> int | None:
     """The quality of the JPEG file that a picture was, if that shows."""
     pixels = np.array(file, dtype=np.float32)
@@ -80,19 +86,21 @@ class Passage:
     """What comes of pictures in files: of what resizing does to rows and columns, each coefficient
     times a gain and an offset, all divided by the deviation of what is added."""
 
-    resizing: Tensor  # [R, R]
+    resizing: Tensor | None  # [R, R]
     gain: Tensor
     offset: Tensor
     scale: Tensor  # 1 / deviation, 0 where nothing comes through; all three [1, 3, 8, 8, 1, 1]
 
     def expected(self, made: Tensor) -> Tensor:
         """Of made pictures [b, 3, R, R] what a file would have of them, [b, 3 R R]."""
-        seen = coefficients(self.resizing @ made @ self.resizing.T)
+        seen = coefficients(resized(made, self.resizing))
         return ((seen * self.gain + self.offset) * self.scale).flatten(1)
 
     def to(self, device: torch.device) -> "Passage":
         """The same on a device."""
-        return Passage(*(part.to(device) for part in vars(self).values()))
+        gain, offset, scale = (part.to(device) for part in (self.gain, self.offset, self.scale))
+        resizing = None if self.resizing is None else self.resizing.to(device)
+        return Passage(resizing, gain, offset, scale)
 
     def found(self, picture: Tensor) -> Tensor:
         """The same of a file's own picture [1, 3, R, R]."""
@@ -118,10 +126,10 @@ class Histories:
     def _of(self, change: Change | None) -> tuple[Passage, Tensor, Tensor]:
         """What comes through a change; and mean and variance of coefficients after it."""
         if change not in self.known:
-            resizing = torch.eye(self.files[0].width)
+            resizing = None
             if change is not None and change[0] == "resize":
-                resizing = resize_matrix(len(resizing), change[1])
-            before = coefficients(resizing @ after(self.files, None) @ resizing.T)
+                resizing = resize_matrix(self.files[0].width, change[1])
+            before = coefficients(resized(after(self.files, None), resizing))
             later = coefficients(after(self.files, change))
             mean, middle = (one.mean(PLACES, keepdim=True) for one in (before, later))
             apart, shown = before - mean, later - middle

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scalefp.data.images import to_pil
 from scalefp.options import RESOLUTIONS, check_options, one_of, within
 from scalefp.pretrained.encoder import PictureEncoder, continued, theirs
-from scalefp.pretrained.grid import grid_of
+from scalefp.pretrained.grid import Place, grid_of
+from scalefp.pretrained.history import BLOCK, Histories, jpeg_quality
 from scalefp.pretrained.modulation import Parent
 from scalefp.pretrained.source import Pictures
 from scalefp.pretrained.turned import inside, turn_of, turned
@@ -66,8 +68,8 @@ class Inverter:
         """Steps that a picture takes."""
         return self.sizes.steps
 
-    def search(self, picture: Tensor) -> tuple[Tensor, float]:
-        """A picture [1, 3, H, W], which may be a crop, from where the blocks of its decoder begin,
+    def search(self, picture: Tensor) -> tuple[Place, float]:
+        """Where in a picture [1, 3, H, W], which may be a crop, the blocks of its decoder begin,
         and the degrees by which it was turned.
 
         Of one with more than 512 pixels a side the middle is taken.
@@ -82,8 +84,7 @@ class Inverter:
 
         place = grid_of(again, picture, factor)
         degrees = turn_of(again, picture, place, factor)
-        top, left = (0, 0) if degrees else place
-        return picture[:, :, top:, left:], degrees
+        return (0, 0) if degrees else place, degrees
 
     def _made(self, network: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
         """Pictures of latents [b, ...]."""
@@ -92,7 +93,12 @@ class Inverter:
             return self.pictures.of(network(latents))
 
     def signs(
-        self, picture: Tensor, tick: Callable[[], Any] = lambda: None, *, degrees: float = 0
+        self,
+        picture: Tensor,
+        tick: Callable[[], Any] = lambda: None,
+        *,
+        place: Place = (0, 0),
+        degrees: float = 0,
     ) -> Tensor:
         """The signs [1, n] of a key, of any size, that explain a picture [1, 3, H, W] in [-1, 1].
 
@@ -100,6 +106,7 @@ class Inverter:
 
         Args:
             tick: called after every step.
+            place: where the blocks of its decoder begin.
             degrees: by which it was turned about its middle, roughly: this is found out, too. What
                 is made is turned, so that the picture stays as sharp as it is.
 
@@ -107,27 +114,29 @@ class Inverter:
             UserError: the networks do not take it, as those of others may not.
         """
         picture = middle(picture, LARGEST, self.sizes.factor)
-        height, width = picture.shape[2:]
         with torch.inference_mode(False), torch.enable_grad():
-            picture = picture.clone()
-            angle = torch.tensor(math.radians(degrees), device=picture.device, requires_grad=True)
-            straight, counts = picture, torch.ones_like(picture[:, :1])
+            part = picture[:, :, place[0] :, place[1] :].clone()
+            angle = torch.tensor(math.radians(degrees), device=part.device, requires_grad=True)
+            straight, counts = part, torch.ones_like(part[:, :1])
             if degrees:
-                straight, counts = turned(picture, -angle.detach()), inside(picture, angle.detach())
+                straight, counts = turned(part, -angle.detach()), inside(part, angle.detach())
             latents = self.encoder(continued(straight, self.sizes.factor))
             latents = latents.clone().requires_grad_()
             signs = torch.zeros(1, self.sizes.n_bits, device=latents.device, requires_grad=True)
+
+            def made() -> Tensor:
+                whole = self._made(partial(self.parent.under, signs), latents)
+                whole = whole[:, :, : part.shape[2], : part.shape[3]]
+                return (turned(whole, angle) if degrees else whole) * counts
+
+            apart = comparing(picture, place, part * counts, made().detach())
             unknown = {latents: LATENT_RATE, signs: SIGN_RATE} | (
                 {angle: TURN_RATE} if degrees else {}
             )
-            optimizer = torch.optim.Adam(
-                [{"params": [tensor], "lr": rate} for tensor, rate in unknown.items()], betas=BETAS
-            )
+            groups = [{"params": [tensor], "lr": rate} for tensor, rate in unknown.items()]
+            optimizer = torch.optim.Adam(groups, betas=BETAS)
             for _ in range(self.sizes.steps):
-                made = self._made(partial(self.parent.under, signs), latents)
-                made = made[:, :, :height, :width]
-                made = turned(made, angle) if degrees else made
-                left = ((made - picture) * counts).square().mean()
+                left = apart(made()).square().mean()
                 for tensor, slope in zip(
                     unknown, torch.autograd.grad(left, list(unknown)), strict=True
                 ):
@@ -135,6 +144,38 @@ class Inverter:
                 optimizer.step()
                 tick()
         return signs.detach()
+
+
+def comparing(
+    picture: Tensor, place: Place, part: Tensor, nearly: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """How far what is made [1, 3, h, w] is from a part of a file's picture, number by number.
+
+    Of a file that was a JPEG one, the numbers are those of its blocks, each by how much of it comes
+    through that quality: see history.py. How much does is told by ``nearly`` itself, as pictures
+    differ in it.
+
+    Args:
+        picture: the file's [1, 3, H, W], which shows whether it was a JPEG one.
+        place: where in it the part begins.
+        part: of the picture, [1, 3, h, w].
+        nearly: what is made to begin with, [1, 3, h, w].
+    """
+    (file,), (top, left) = to_pil(picture), (-at % BLOCK for at in place)
+    rows, columns = (
+        (size - start) // BLOCK * BLOCK
+        for size, start in zip(part.shape[2:], (top, left), strict=True)
+    )
+    quality = jpeg_quality(file) if rows and columns else None
+    if quality is None:
+        return lambda made: made - part
+
+    def blocks(pictures: Tensor) -> Tensor:
+        return pictures[:, :, top : top + rows, left : left + columns]
+
+    passage = Histories.of(blocks(nearly).cpu()).passage(("jpeg", quality)).to(part.device)
+    seen = passage.found(blocks(part))
+    return lambda made: passage.expected(blocks(made)) - seen
 
 
 def middle(picture: Tensor, largest: int, factor: int) -> Tensor:

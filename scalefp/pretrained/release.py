@@ -204,8 +204,8 @@ class InvertingModel(PretrainedModel):
                 if isinstance(inverter, DrawnInverter):
                     signs.append(inverter.signs(picture, bar.update, search=search))
                     continue
-                picture, degrees = inverter.search(picture) if search else (picture, 0.0)
-                signs.append(inverter.signs(picture, bar.update, degrees=degrees))
+                place, degrees = inverter.search(picture) if search else ((0, 0), 0.0)
+                signs.append(inverter.signs(picture, bar.update, place=place, degrees=degrees))
         logits = torch.cat(signs).double().cpu().numpy()
         return Reading(logits=logits, model_digest=self.digest)
 

@@ -16,6 +16,7 @@ from scalefp.data.images import to_pil, to_uint8
 from scalefp.errors import UserError
 from scalefp.key import Key
 from scalefp.loading import load
+from scalefp.perturb import jpeg
 from scalefp.pretrained import directions, inversion
 from scalefp.pretrained.inversion import middle
 from scalefp.pretrained.release import InvertingModel
@@ -120,6 +121,50 @@ def test_crops_are_read_from_where_their_grid_begins(
     assert model.decode(crop, progress=False).bits[0].tolist() == key.bits.tolist()
     beside = model.decode(crop, search=False, progress=False).bits[0]
     assert (beside != key.bits).sum() >= 2
+
+
+@pytest.mark.parametrize("place", [(0, 0), (3, 6)])
+def test_jpeg_files_are_compared_by_what_is_left_in_their_blocks(place: tuple[int, int]) -> None:
+    """Of the true picture what JPEG does is of one deviation, wherever the part begins."""
+    top, left = place
+    truth, other = (pixels_of(scene(seed, 96, 80)) for seed in (80, 81))
+    file = pixels_of(jpeg(to_pil(to_uint8(truth))[0], 50))
+    apart = inversion.comparing(
+        file, place, file[:, :, top:, left:], truth[:, :, top:, left:]
+    )  # fmt: skip
+    explained, another = (
+        float(apart(one[:, :, top:, left:]).square().mean()) for one in (truth, other)
+    )
+    assert 0.2 < explained < 1.35 and another > 10 * explained
+    assert apart(truth[:, :, top:, left:]).numel() == 3 * (80 - 8 * (top > 0)) * (
+        96 - 8 * (left > 0)
+    )
+
+
+def test_other_files_are_compared_pixel_by_pixel() -> None:
+    picture, made = pixels_of(scene(82, 50, 41)), pixels_of(scene(83, 50, 41))
+    apart = inversion.comparing(picture, (0, 0), picture, made)
+    torch.testing.assert_close(apart(made), made - picture)
+
+
+def test_after_jpeg_more_is_read_than_pixel_by_pixel(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(0)
+    model, keys = load(release), [Key.from_bits(chance.integers(0, 2, 16)) for _ in range(6)]
+    assert isinstance(model, InvertingModel)
+    files = []
+    for seed, key in enumerate(keys):
+        made = model.instantiate(key).reconstruct(pixels_of(scene(84 + seed, 96, 96)))
+        files.append(jpeg(to_pil(to_uint8(made))[0], 85))
+
+    def right() -> float:
+        read = model.decode(files, search=False, progress=False).bits
+        return float(np.mean([one == key.bits for one, key in zip(read, keys, strict=True)]))
+
+    by_blocks = right()
+    monkeypatch.setattr(inversion, "jpeg_quality", lambda file: None)
+    assert by_blocks > right() + 0.1
 
 
 def test_turned_pictures_are_read_at_their_angle(
