@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib")
 
 import adopted_generator
 import before_after
+import ideas
 import transfer_report
 from scalefp.bench.report import markdown as bench
 from scalefp.evaluation.report import markdown as evaluation
@@ -85,6 +86,16 @@ def test_the_comparison_of_speed_is_that_of_its_two_files(
     monkeypatch.setattr(before_after, "HERE", tmp_path)
     before_after.main()
     assert (tmp_path / "before-after.md").read_text(encoding="utf-8") == committed
+
+
+def test_what_was_tried_against_lifting_is_made_of_other_pages_results() -> None:
+    tried = ideas.trials(ROOT)
+    page = ROOT / "lifting" / ideas.PAGE
+    assert ideas.markdown(tried) == page.read_text(encoding="utf-8")
+    # What the page by lifting/ says: only a decoder's bits can be laid on other pictures.
+    laid = [one for one in tried if one.panel == ideas.LAID]
+    assert {one.idea for one in laid} == set(ideas.MARKERS)
+    assert {one.idea for one in laid if one.counted} == {ideas.PLAIN, ideas.MAPS}
 
 
 def test_evaluations_and_benchmarks_are_reported_as_they_lie_here() -> None:
