@@ -1,7 +1,7 @@
 """Does a lift check tell a holder's own pictures from those that her fingerprint was laid on?
 
     scalefp release bind emoji --out bound.safetensors
-    for rows in hers laid fitted compared limits; do
+    for rows in hers moved laid fitted compared limits; do
         python experiments/lifting/checking.py --model bound.safetensors --rows $rows
     done
 
@@ -48,6 +48,10 @@ CHANGES: list[tuple[str, str | None, float]] = [
     ("JPEG 50", "jpeg", 50),
     ("noise of 0.1", "noise", 0.1),
     ("half size and back", "resize", 0.5),
+]
+MOVES: list[tuple[str, str | None, float]] = [
+    ("crop to half the area", "crop", 0.5**0.5),
+    ("turned by 10 degrees", "rotation", 10),
 ]
 AT_ONCE = 8  # pictures of which a mean is taken
 
@@ -151,10 +155,10 @@ class Case:
         return to_float(to_uint8(self.hers(self.draw(count))))
 
 
-def hers(case: Case) -> None:
-    """Her pictures, as they are and changed."""
+def hers(case: Case, changes: list[tuple[str, str | None, float]]) -> None:
+    """Her pictures, as they are or changed."""
     pictures = case.files(case.options.pictures)
-    for what, name, strength in CHANGES:
+    for what, name, strength in changes:
         files = files_of(pictures)
         if name is not None:
             files = [PERTURBATIONS[name].apply(file, strength, case.chance) for file in files]
@@ -230,7 +234,8 @@ def limits(case: Case) -> None:
 
 
 ROWS: dict[str, Callable[[Case], None]] = {
-    "hers": hers, "laid": laid, "fitted": fits, "compared": comparisons, "limits": limits,
+    "hers": partial(hers, changes=CHANGES), "moved": partial(hers, changes=MOVES),
+    "laid": laid, "fitted": fits, "compared": comparisons, "limits": limits,
 }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ and follow from the key by a hash with a secret of the release: for a picture th
 the holder's copy they are fair coins, whatever else is in it. So each agrees with what is read with
 probability 1/2, as in scalefp/attribution/evidence.py.
 
-A picture that does not pass was not shown to be a forgery: what is cropped, rescaled or changed a
-lot does not pass either.
+A picture that does not pass was not shown to be a forgery: what is cropped, turned or changed a lot
+does not pass either.
 """
 
 from collections.abc import Callable
