@@ -25,6 +25,7 @@ REPORTS = {
     "adopted_generator": ROOT / "pretrained",
     "baselines": ARTIFICIAL / "baselines",
     "bind": ROOT / "binding",
+    "bits": ROOT / "inversion",
     "bound_dcgan": ROOT / "binding" / "dcgan",
     "checking": ROOT / "lifting",
     "calibrate": ROOT / "false-attribution",
