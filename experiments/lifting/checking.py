@@ -11,7 +11,7 @@ bundled release, and what nobody can do: he adds exactly what her copy makes of 
 does not (laid). Or he trains all weights of his copy until it makes her pictures (fitted), or
 compares it with others and puts one together (compared; how far that could go: limits): see
 imitating.py. Every picture that names her is held against the bits that are bound to pictures of
-her copy, which takes half a minute of a core.
+her copy, which takes a minute of a core.
 """
 
 import argparse

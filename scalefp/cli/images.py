@@ -83,7 +83,7 @@ def add_image_commands(to: Any) -> None:
     attribute.add_argument(
         "--lift-check", type=number, metavar="N",
         help="of each source that names a holder, look whether up to N images were made by that "
-        "copy, or had its key laid on; half a minute each, with a release of `release bind`",
+        "copy, or had its key laid on; a minute each, with a release of `release bind`",
     )  # fmt: skip
     attribute.add_argument(
         "--sort", choices=("evidence",),

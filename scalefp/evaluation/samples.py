@@ -52,7 +52,7 @@ class LiftingConfig:
     redrawn: int = 8  # of these pictures, each lifted alone by who draws it again; 0 = left out
     redrawing_steps: int = 100  # on the latents of each
     # Of these pictures, of each kind, so many get a lift check where copies carry bound bits:
-    # half a minute each, three kinds. 0 = left out.
+    # a minute each, three kinds. 0 = left out.
     checked: int = 2
 
     def check(self, pools: list[int], prefix: str = "") -> None:

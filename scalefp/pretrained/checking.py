@@ -87,7 +87,8 @@ def lift_check(
     model: Model, key: Key, image: given.OneImage, *, fpr: float = DEFAULT_FPR,
     tick: Callable[[], Any] = lambda: None,
 ) -> LiftCheck:  # fmt: skip
-    """Whether the copy of a key made an image. Takes half a minute of a core.
+    """Whether the copy of a key made an image, which may be a crop, or turned. Takes a minute of a
+    core.
 
     Args:
         image: as :meth:`Model.decode` takes one.
@@ -108,7 +109,9 @@ def lift_check(
     # Pictures that the copy did not make are never explained, however often they are begun again.
     inverter = DrawnInverter(parent, inputs, colours, sizes, attempts=1)
     with torch.no_grad():
-        logits = inverter.signs(picture.to(inverter.device), tick).double().cpu().numpy()
+        logits = (
+            inverter.signs(picture.to(inverter.device), tick, search=True).double().cpu().numpy()
+        )
     bits = binding.bits(model.folding.secret, key)
     p_value = float(np.exp(log_p_soft(logits, bits[None])[0]))
     agree = int(((logits[0] > 0) == (bits > 0)).sum())

@@ -18,6 +18,7 @@ from scalefp.loading import load_model
 from scalefp.metrics import psnr
 from scalefp.networks.decoder import Decoder
 from scalefp.networks.generator import Generator
+from scalefp.perturb import PERTURBATIONS
 from scalefp.pretrained.binding import bind, default_layer, without_bound_bits
 from scalefp.pretrained.checking import TICKS, lift_check
 from scalefp.registry import Registry
@@ -66,6 +67,14 @@ def test_her_own_pictures_pass_and_other_copies_do_not(release_: Model) -> None:
     for picture in drawn(release_, HIS, 3, seed=5):
         found = lift_check(release_, HERS, picture, fpr=1e-3)
         assert not found.passed and found.p_value > 1e-3
+
+
+@pytest.mark.parametrize(("name", "strength"), [("crop", 0.75), ("rotation", 10)])
+def test_her_cropped_and_turned_pictures_pass(release_: Model, name: str, strength: float) -> None:
+    files = to_pil(drawn(release_, HERS, 3, seed=6))
+    moved = [PERTURBATIONS[name].apply(file, strength, np.random.default_rng(0)) for file in files]
+    found = [lift_check(release_, HERS, picture, fpr=1e-3) for picture in moved]
+    assert sum(one.passed for one in found) >= 2, found
 
 
 def test_what_her_key_changed_of_a_picture_does_not_make_another_pass(release_: Model) -> None:
