@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from invert import SIDE, real
-from scalefp.data.images import to_float, to_uint8
+from invert import POINTS as CHANGES
+from invert import SIDE, Shown
 from scalefp.evaluation.single_files import (
     drawn_key,
     file_of,
@@ -28,11 +28,7 @@ from scalefp.evaluation.single_files import (
 from scalefp.experiment import Experiment, made, markdown_table, new_figure
 from scalefp.metrics import psnr
 
-POINTS = (
-    ("as it is", lambda file, chance: file),
-    ("JPEG 80", real("jpeg", 80)),
-    ("JPEG 50", real("jpeg", 50)),
-)
+POINTS = [(what, change) for what, change, _ in CHANGES[:3]]  # nothing, JPEG 80 and 50
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -43,10 +39,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tqdm(total=len(photos) * len(POINTS), desc="bits", unit="file") as bar:
         for number, photo in enumerate(photos):
             key = drawn_key(model.n_bits, seed, number)
-            shown = to_float(to_uint8(model.instantiate(key).reconstruct(photo)))
-            kept.append(float(psnr(shown, model.reconstruct(photo))[0]))
+            shown = Shown(model, photo, key)
+            kept.append(float(psnr(shown.made, shown.original)[0]))
             for what, change in POINTS:
-                file = change(file_of(shown), np.random.default_rng(seed))
+                file = change(file_of(shown.made), np.random.default_rng(seed))
                 found[what].append(read_file(model, file, key, search=False))
                 bar.update()
     return {

@@ -129,7 +129,9 @@ class Inverter:
                 whole = whole[:, :, : part.shape[2], : part.shape[3]]
                 return (turned(whole, angle) if degrees else whole) * counts
 
-            apart = comparing(picture, place, part * counts, made().detach())
+            with torch.no_grad():
+                nearly = made()
+            apart = comparing(picture, place, part * counts, nearly)
             unknown = {latents: LATENT_RATE, signs: SIGN_RATE} | (
                 {angle: TURN_RATE} if degrees else {}
             )
